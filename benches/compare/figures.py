@@ -1,0 +1,187 @@
+"""What is measured. Each figure is a function from a pair of daemons to named numbers."""
+
+import concurrent.futures
+import json
+import os
+import pathlib
+import re
+import statistics
+import time
+
+from shell import Failed, run, start, stop
+
+GIB = 1 << 30
+ALL_CPUS = f"0-{os.cpu_count() - 1}"
+PORT = 5201
+
+
+class Path:
+    """Between whom traffic flows: two machines, the address of the far one, and the CPUs that each may use."""
+
+    def __init__(self, near, far, address, cpus=(None, None)):
+        self.near, self.far, self.address, self.cpus = near, far, address, cpus
+
+    @classmethod
+    def of_gateways(cls, pair, **more):
+        a, b = pair.network.a, pair.network.b
+        return cls(a.gateway, b.gateway, b.inner, **more)
+
+    @classmethod
+    def of_hosts(cls, pair):
+        a, b = pair.network.a, pair.network.b
+        return cls(a.host, b.host, b.lan_host)
+
+    def near_command(self, *command):
+        return self.near.inside(*pinned(self.cpus[0], command))
+
+    def far_command(self, *command):
+        return self.far.inside(*pinned(self.cpus[1], command))
+
+
+def pinned(cpus, command):
+    return ["taskset", "-c", cpus, *command] if cpus else command
+
+
+def iperf(path, seconds, *options):
+    """One run of iperf3; its report."""
+    server = start(*path.far_command("iperf3", "-s", "-1", "-p", str(PORT)))
+    client = path.near_command("iperf3", "-J", "-c", path.address, "-p", str(PORT), "-t", str(int(seconds)), *options)
+    deadline = time.monotonic() + 3
+    try:
+        while "error" in (report := json.loads(run(*client, timeout=seconds + 30))):
+            if time.monotonic() > deadline:
+                raise Failed(report["error"])
+            time.sleep(0.05)  # the server does not listen yet
+        return report["end"]
+    finally:
+        stop(server)
+
+
+def tcp(pair, path, seconds, *options):
+    """Throughput of both directions together, and what it costs the daemons."""
+    before = pair.cpu_seconds()
+    end = iperf(path, seconds, *options)
+    spent = pair.cpu_seconds() - before
+    sums = [end[name] for name in ("sum_received", "sum_received_bidir_reverse") if name in end]
+    received = sum(each["bytes"] for each in sums)
+    if received == 0:
+        raise Failed("iperf3 carried nothing")
+    return {"Gbit/s": sum(each["bits_per_second"] for each in sums) / 1e9, "CPU s/GiB": spent * GIB / received}
+
+
+def tcp_1(pair, seconds):
+    return tcp(pair, Path.of_gateways(pair), seconds)
+
+
+def tcp_8(pair, seconds):
+    result = tcp(pair, Path.of_gateways(pair), seconds, "-P", "8")
+    memory = pair.memory_mib()
+    return {**result, "RSS MiB": memory["VmRSS"], "peak RSS MiB": memory["VmHWM"]}
+
+
+def tcp_both(pair, seconds):
+    return tcp(pair, Path.of_gateways(pair), seconds, "--bidir")
+
+
+def tcp_pinned(pair, seconds):
+    """One core a gateway, which its end of the traffic shares."""
+    if os.cpu_count() < 2:
+        raise Failed("needs two cores")
+    for daemon, cpu in zip(pair.daemons, ("0", "1")):
+        daemon.pin(cpu)
+    try:
+        return tcp(pair, Path.of_gateways(pair, cpus=("0", "1")), seconds)
+    finally:
+        for daemon in pair.daemons:
+            daemon.pin(ALL_CPUS)
+
+
+def lan_tcp_1(pair, seconds):
+    return tcp(pair, Path.of_hosts(pair), seconds)
+
+
+def lan_tcp_8(pair, seconds):
+    return tcp(pair, Path.of_hosts(pair), seconds, "-P", "8")
+
+
+def udp(pair, path, seconds, size):
+    """Datagrams that arrive when as many are sent as the sender can, without segmentation offload."""
+    flood = flood_program()
+    before = pair.cpu_seconds()
+    receiver = start(*path.far_command(flood, "receive", f"{path.address}:{PORT}"), output=-1)
+    time.sleep(0.2)
+    try:
+        sent = json.loads(run(*path.near_command(flood, "send", f"{path.address}:{PORT}", str(size), str(seconds)),
+                              timeout=seconds + 30))
+        said, _ = receiver.communicate(timeout=10)
+    finally:
+        stop(receiver)
+    got = json.loads(said)
+    return {
+        "packets/s": got["packets"] / seconds,
+        "offered/s": sent["packets"] / seconds,
+        "late %": 100 * got["late"] / max(got["packets"], 1),
+        "CPU us/packet": (pair.cpu_seconds() - before) * 1e6 / max(got["packets"], 1),
+    }
+
+
+def flood_program():
+    """The sender and receiver of datagrams: cargo build --release --example flood."""
+    root = pathlib.Path(__file__).resolve().parents[2]
+    target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", root / "target"))
+    program = target / "release/examples/flood"
+    if not program.exists():
+        raise Failed(f"{program} is missing: cargo build --release --example flood")
+    return str(program)
+
+
+def udp_64(pair, seconds):
+    return udp(pair, Path.of_gateways(pair), seconds, 64)
+
+
+def udp_1300(pair, seconds):
+    return udp(pair, Path.of_gateways(pair), seconds, 1300)
+
+
+def ping(path, seconds):
+    """A ping each 10 ms."""
+    count = max(10, int(seconds * 100))
+    command = path.near_command("ping", "-n", "-i", "0.01", "-c", str(count), "-W", "1", path.address)
+    said = run(*command, timeout=seconds + 30)
+    times = [float(ms) for ms in re.findall(r"time=([\d.]+) ms", said)]
+    return {
+        "median ms": statistics.median(times),
+        "mean ms": statistics.fmean(times),
+        "p99 ms": sorted(times)[int(len(times) * 0.99)],
+        "sent": count,
+        "lost": count - len(times),
+    }
+
+
+def ping_idle(pair, seconds):
+    return ping(Path.of_gateways(pair), seconds)
+
+
+def ping_loaded(pair, seconds):
+    """Beside eight TCP streams, which begin half a second before and end after it."""
+    path = Path.of_gateways(pair)
+    with concurrent.futures.ThreadPoolExecutor(1) as beside:
+        load = beside.submit(iperf, path, seconds + 2, "-P", "8")
+        time.sleep(0.7)
+        result = ping(path, seconds)
+        end = load.result()
+    return {**result, "load Gbit/s": end["sum_received"]["bits_per_second"] / 1e9}
+
+
+FIGURES = {
+    "tcp-1": tcp_1,
+    "tcp-8": tcp_8,
+    "tcp-both": tcp_both,
+    "tcp-pinned": tcp_pinned,
+    "udp-64": udp_64,
+    "udp-1300": udp_1300,
+    "ping-idle": ping_idle,
+    "ping-loaded": ping_loaded,
+    "lan-tcp-1": lan_tcp_1,
+    "lan-tcp-8": lan_tcp_8,
+}

@@ -1,0 +1,191 @@
+"""The daemons under test: started on both gateways, configured, watched, stopped.
+
+`linkspan` is given a configuration file; every other program takes the place of wireguard-go: it is started with
+the name of an interface and configured by `wg`.
+"""
+
+import os
+import pathlib
+import shlex
+import time
+
+from shell import Failed, run, start, stop
+
+PORT = 51820
+PATIENCE = 20  # seconds until a tunnel must carry its first ping
+TICKS = os.sysconf("SC_CLK_TCK")
+
+# The fair setting of each program, used unless the command line names another.
+DEFAULT_ARGUMENTS = {
+    "boringtun-cli": ["-t", "1", "--disable-drop-privileges"],
+    "gotatun": ["--disable-drop-privileges"],
+}
+
+CONFIGURATION = """\
+[interface]
+private_key_file = "{key}"
+listen_port = {port}
+addresses = ["{inner}/24"]
+mtu = {mtu}
+
+[[connection]]
+name = "compare"
+networks = [{networks}]
+routes = false
+
+[[connection.tunnel]]
+public_key = "{far_key}"
+endpoint = "{far_outer}:{port}"
+"""
+
+
+class Peer:
+    """A program by its path, with its arguments."""
+
+    def __init__(self, name, path, arguments=None):
+        self.name, self.path = name, path
+        program = pathlib.Path(path).name
+        self.takes_file = program == "linkspan"
+        self.arguments = DEFAULT_ARGUMENTS.get(program, []) if arguments is None else arguments
+
+    @classmethod
+    def parse(cls, text):
+        """`name=path` or `name=path:arguments`."""
+        name, equals, rest = text.partition("=")
+        path, colon, arguments = rest.partition(":")
+        if not (name and equals and os.access(path, os.X_OK)):
+            raise ValueError(f"{text}: must be NAME=PATH or NAME=PATH:ARGUMENTS, with the path of a program")
+        return cls(name, path, shlex.split(arguments) if colon else None)
+
+    def version(self):
+        """What it says about itself, in one line."""
+        try:
+            said = run(self.path, "--version").strip()
+        except (Failed, OSError):
+            return "unknown"
+        return said.splitlines()[0] if said else "unknown"
+
+
+class Key:
+    """A key pair, in a file that only root can read."""
+
+    def __init__(self, path):
+        self.path = path
+        private = run("wg", "genkey")
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(private)
+        self.public = run("wg", "pubkey", stdin=private).strip()
+
+
+class Daemon:
+    """One running daemon, on one gateway."""
+
+    def __init__(self, peer, site, interface, key, far, mtu):
+        self._site, self._interface = site, interface
+        self._folder = key.path.parent
+        self._log = open(self._folder / f"{interface}.log", "w")
+        if peer.takes_file:
+            self._process = self._start_with_file(peer, key, far, mtu)
+        else:
+            self._process = self._start_by_wg(peer, key, far)
+        site.tunnel(interface)
+
+    def _start_with_file(self, peer, key, far, mtu):
+        far_site, far_key = far
+        file = self._folder / f"{self._interface}.toml"
+        networks = ", ".join(f'"{network}"' for network in self._site.far_networks)
+        file.write_text(CONFIGURATION.format(
+            key=key.path, port=PORT, inner=self._site.inner, mtu=mtu, networks=networks,
+            far_key=far_key.public, far_outer=far_site.outer,
+        ))
+        socket = self._folder / f"{self._interface}.sock"
+        state = self._folder / f"{self._interface}.state"
+        state.mkdir()
+        process = self._start(peer.path, "run", *peer.arguments, "--config", file, "--socket", socket,
+                              "--state-dir", state)
+        self._await(process, self._interface_is_there)
+        return process
+
+    def _start_by_wg(self, peer, key, far):
+        far_site, far_key = far
+        process = self._start(peer.path, *peer.arguments, "-f", self._interface)
+        self._await(process, self._answers_wg)
+        self._site.gateway.run(
+            "wg", "set", self._interface, "listen-port", PORT, "private-key", key.path,
+            "peer", far_key.public, "endpoint", f"{far_site.outer}:{PORT}",
+            "allowed-ips", ",".join(self._site.far_networks),
+        )
+        return process
+
+    def _start(self, *command):
+        return start(*self._site.gateway.inside(*command), output=self._log)
+
+    def _await(self, process, ready):
+        deadline = time.monotonic() + PATIENCE
+        while not ready():
+            if process.poll() is not None or time.monotonic() > deadline:
+                stop(process)
+                said = pathlib.Path(self._log.name).read_text().strip()
+                raise Failed(f"{' '.join(map(str, process.args[4:]))} did not start: {said}")
+            time.sleep(0.05)
+
+    def _interface_is_there(self):
+        return self._succeeds("ip", "link", "show", self._interface)
+
+    def _answers_wg(self):
+        return self._interface_is_there() and self._succeeds("wg", "show", self._interface)
+
+    def _succeeds(self, *command):
+        try:
+            self._site.gateway.run(*command)
+            return True
+        except Failed:
+            return False
+
+    def cpu_seconds(self):
+        """User and system time of the whole process, dead threads included."""
+        fields = pathlib.Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / TICKS
+
+    def memory_mib(self):
+        """Resident now, and at its highest."""
+        status = pathlib.Path(f"/proc/{self._process.pid}/status").read_text()
+        lines = dict(line.split(":", 1) for line in status.splitlines())
+        return {name: int(lines[name].split()[0]) / 1024 for name in ("VmRSS", "VmHWM")}
+
+    def pin(self, cpus):
+        run("taskset", "-acp", cpus, self._process.pid)
+
+    def stop(self):
+        stop(self._process)
+        self._log.close()
+
+
+class Pair:
+    """A peer's two daemons with a tunnel between them, ready for traffic."""
+
+    def __init__(self, peer, network, folder, label, mtu):
+        self.peer, self.network = peer, network
+        self.daemons = []
+        sites = (network.a, network.b)
+        keys = [Key(folder / f"{label}{site.side}.key") for site in sites]
+        try:
+            for site, key, far in zip(sites, keys, reversed(list(zip(sites, keys)))):
+                interface = f"ls{os.getpid()}{label}{site.side}"
+                self.daemons.append(Daemon(peer, site, interface, key, far, mtu))
+            network.a.gateway.run("ping", "-qc1", "-w", PATIENCE, network.b.inner, timeout=2 * PATIENCE)
+        except BaseException:
+            self.stop()
+            raise
+
+    def cpu_seconds(self):
+        return sum(daemon.cpu_seconds() for daemon in self.daemons)
+
+    def memory_mib(self):
+        """Of the larger gateway."""
+        both = [daemon.memory_mib() for daemon in self.daemons]
+        return {name: max(one[name] for one in both) for name in both[0]}
+
+    def stop(self):
+        for daemon in self.daemons:
+            daemon.stop()

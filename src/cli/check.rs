@@ -1,0 +1,77 @@
+//! `linkspan check`: all that is wrong with configuration files, at once.
+
+use std::path::{Path, PathBuf};
+
+use super::{Exit, names, out};
+use crate::config;
+
+/// Check configuration files, and show everything that is wrong at once
+///
+/// Reads the files only: no key, no network, no privilege is needed.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Exit codes: 0 all are right, 2 something is wrong (FILE:LINE:COLUMN: what, and what would be right)."
+)]
+pub(super) struct Args {
+    /// Interfaces (NAME, for /etc/linkspan/NAME.toml) or files [default: all of /etc/linkspan]
+    #[arg(value_name = "NAME|FILE")]
+    what: Vec<String>,
+    /// A file, as for `run`; may be given several times
+    #[arg(long, value_name = "FILE")]
+    config: Vec<PathBuf>,
+}
+
+pub(super) fn execute(args: &Args) -> anyhow::Result<Exit> {
+    let files = files(args);
+    if files.is_empty() {
+        out::error(format_args!(
+            "linkspan: there is no configuration in {} (write {0}/NAME.toml; `linkspan check NAME` shows the smallest)",
+            names::ETC
+        ));
+        return Ok(Exit::Wrong);
+    }
+    let mut exit = Exit::Fine;
+    for file in &files {
+        match config::load(file) {
+            Ok(_) => out::line(format_args!("{}: ok", file.display()))?,
+            Err(problems) => {
+                out::error(&problems);
+                exit = Exit::Wrong;
+            }
+        }
+    }
+    Ok(exit)
+}
+
+fn files(args: &Args) -> Vec<PathBuf> {
+    if args.what.is_empty() && args.config.is_empty() {
+        return names::files(Path::new(names::ETC), "toml");
+    }
+    args.what.iter().map(|word| file(word)).chain(args.config.iter().cloned()).collect()
+}
+
+/// What can be the name of an interface is one; anything else ("./wan0", "wan0.toml") is a file.
+fn file(word: &str) -> PathBuf {
+    match names::interface(word) {
+        Ok(name) => names::config_file(&name),
+        Err(_) => PathBuf::from(word),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_may_be_given_as_for_run() {
+        let args = Args { what: vec!["wan0".into()], config: vec!["lab".into()] };
+        assert_eq!(files(&args), [Path::new("/etc/linkspan/wan0.toml"), Path::new("lab")]);
+    }
+
+    #[test]
+    fn a_bare_name_is_an_interface_and_anything_else_a_file() {
+        assert_eq!(file("wan0"), Path::new("/etc/linkspan/wan0.toml"));
+        assert_eq!(file("wan0.toml"), Path::new("wan0.toml"));
+        assert_eq!(file("./wan0"), Path::new("./wan0"));
+    }
+}

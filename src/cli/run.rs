@@ -1,0 +1,61 @@
+//! `linkspan run`: the daemon itself, in the foreground, as the service manager starts it.
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::Signal;
+
+use super::{Exit, names, out};
+use crate::config;
+use crate::control::daemon::{self, RunOptions};
+use crate::control::log;
+
+/// Run the tunnel of one interface in the foreground, until SIGTERM or Ctrl-C
+///
+/// Needs CAP_NET_ADMIN and /dev/net/tun; started as root, keeps nothing but CAP_NET_ADMIN once set up.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Exit codes: 0 stopped cleanly, 1 could not start or go on, 2 the configuration is wrong.")]
+#[command(group(clap::ArgGroup::new("what").required(true).args(["name", "config"])))]
+pub(super) struct Args {
+    /// The interface, configured in /etc/linkspan/NAME.toml
+    #[arg(value_parser = names::interface)]
+    name: Option<String>,
+    /// Another configuration file; the interface has its name, without ".toml"
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where to answer `linkspan status` [default: /run/linkspan/NAME.sock]
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// Where to keep what must survive a restart [default: $STATE_DIRECTORY, or /var/lib/linkspan]
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+    /// What to log: error, warn, info, debug or trace [default: $LINKSPAN_LOG, or info]
+    #[arg(long, value_name = "LEVEL", value_parser = level)]
+    log: Option<String>,
+    /// Stop when the process that started this one ends
+    #[arg(long, hide = true)]
+    stop_with_parent: bool,
+}
+
+/// Argument parser: what the log understands.
+fn level(text: &str) -> Result<String, String> {
+    log::check(text).map(|()| text.to_owned()).map_err(|error| error.to_string())
+}
+
+pub(super) fn execute(args: Args) -> anyhow::Result<Exit> {
+    if args.stop_with_parent {
+        set_pdeathsig(Signal::SIGTERM).context("cannot tie this process to its parent")?;
+    }
+    let file = args.config.unwrap_or_else(|| names::config_file(args.name.as_deref().unwrap_or_default()));
+    let config = match config::load(&file) {
+        Ok(config) => config,
+        Err(problems) => {
+            out::error(&problems);
+            return Ok(Exit::Wrong);
+        }
+    };
+    let socket = args.socket.unwrap_or_else(|| names::socket(&config.interface.name));
+    daemon::run(&config, &RunOptions { socket, state_dir: args.state_dir, log: args.log })?;
+    Ok(Exit::Fine)
+}

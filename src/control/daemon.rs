@@ -1,0 +1,288 @@
+//! The life of the daemon: open everything, drop privileges, keep things as they ought to be, take all away again.
+
+use std::cell::RefCell;
+use std::future::pending;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use sd_notify::NotifyState;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Notify;
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::{info, warn};
+
+use super::clock::ClockWatch;
+use super::log;
+use super::netlink::{self, Monitor, Netlink};
+use super::reconcile::Reconciler;
+use super::report;
+use super::resolve;
+use super::routes;
+use super::setup::{self, Keys, Opened};
+use super::status::Status;
+use super::status_server::StatusServer;
+use super::tunnels::{Question, Tunnels};
+use super::uapi::{ReadOnly, UapiServer};
+use super::watchdog::Watchdog;
+use crate::config::Config;
+use crate::data::Plane;
+use crate::sys::{process, udp};
+use crate::tunnel::Identity;
+
+/// How often what no event announces is looked at: silent peers, the clock, heartbeats.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// What the command line adds to the configuration.
+#[derive(Debug, Clone)]
+pub struct RunOptions {
+    /// Where `linkspan status` asks.
+    pub socket: PathBuf,
+    /// Where the clock mark is kept; none = $STATE_DIRECTORY or /var/lib/linkspan.
+    pub state_dir: Option<PathBuf>,
+    /// What to log; none = $LINKSPAN_LOG, $RUST_LOG or "info".
+    pub log: Option<String>,
+}
+
+/// Runs the daemon of `config` until SIGTERM or SIGINT. To be called before any other thread exists.
+///
+/// # Errors
+/// When it could not start (nothing of it is left then), or could not go on. Each names the remedy.
+pub fn run(config: &Config, options: &RunOptions) -> anyhow::Result<()> {
+    log::init(options.log.as_deref())?;
+    process::harden()?;
+    if !process::has_net_admin() {
+        bail!("not permitted: start it as root, or give it the capability CAP_NET_ADMIN");
+    }
+    let keys = Keys::read(config)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start (is there a limit on open files? see: ulimit -n)")?;
+    runtime.block_on(live(config, options, keys))
+}
+
+async fn live(config: &Config, options: &RunOptions, keys: Keys) -> anyhow::Result<()> {
+    let mut routing = Reconciler::new(Netlink::open()?, &config.interface.name);
+    // From here on a signal finds somebody who cleans up.
+    let mut signals = Signals::new()?;
+    let opened = tokio::select! {
+        opened = setup::open(config, options, keys, &mut routing) => opened.map(Some),
+        () = signals.stop() => Ok(None),
+    };
+    match opened {
+        Ok(Some(opened)) => {
+            let (shared, keeper) = split(config, opened, routing);
+            keeper.live(shared, signals).await
+        }
+        Ok(None) => {
+            routing.roll_back().await;
+            Ok(())
+        }
+        Err(error) => {
+            routing.roll_back().await;
+            Err(error)
+        }
+    }
+}
+
+fn split(config: &Config, opened: Opened, routing: Reconciler) -> (Shared, Keeper<'_>) {
+    let Opened { plane, sockets, index, mark, clock, server, uapi, identity, monitor, tunnels, facts, changed } =
+        opened;
+    let shared =
+        Shared { plane, facts, server, uapi, identity, tunnels: RefCell::new(tunnels), warnings: RefCell::default() };
+    let watchdog = Watchdog::new();
+    let (endpoints, unsettled) = (Vec::new(), false);
+    let keeper =
+        Keeper { config, sockets, index, mark, routing, endpoints, unsettled, clock, watchdog, monitor, changed };
+    (shared, keeper)
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    reload: Signal,
+}
+
+impl Signals {
+    fn new() -> anyhow::Result<Self> {
+        let new = |kind| signal(kind).context("cannot handle signals");
+        let (terminate, interrupt) = (new(SignalKind::terminate())?, new(SignalKind::interrupt())?);
+        Ok(Self { terminate, interrupt, reload: new(SignalKind::hangup())? })
+    }
+
+    /// Returns when the daemon is to stop.
+    async fn stop(&mut self) {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                _ = self.reload.recv() => warn!("reload is not there yet in this version: restart to apply changes"),
+            }
+        }
+    }
+}
+
+/// What the status reads while the keeper works. Cells are never borrowed across an await.
+struct Shared {
+    plane: Plane,
+    facts: report::Facts,
+    server: StatusServer,
+    uapi: Option<UapiServer>,
+    identity: Arc<Identity>,
+    tunnels: RefCell<Tunnels>,
+    warnings: RefCell<Vec<String>>,
+}
+
+impl Shared {
+    fn status(&self) -> Status {
+        let now = Instant::now();
+        self.tunnels.borrow_mut().look(now);
+        let tunnels = self.tunnels.borrow();
+        let warnings = tunnels.warnings(now).chain(self.warnings.borrow().iter().cloned()).collect();
+        self.facts.status(&self.plane, &tunnels, warnings)
+    }
+
+    /// Answers `wg show`, for ever.
+    async fn serve_wg(&self, config: &Config, sockets: udp::Group) {
+        match &self.uapi {
+            Some(server) => server.serve(&ReadOnly::new(config, self.identity.clone(), sockets, &self.tunnels)).await,
+            None => pending().await,
+        }
+    }
+}
+
+/// Keeps everything as it ought to be.
+struct Keeper<'c> {
+    config: &'c Config,
+    sockets: udp::Group,
+    index: u32,
+    mark: u32,
+    routing: Reconciler,
+    /// The peers' addresses for which the routes were made.
+    endpoints: Vec<IpAddr>,
+    /// Something is not as it ought to be: try again at the next look, whether or not the kernel tells of a change.
+    unsettled: bool,
+    clock: ClockWatch,
+    watchdog: Watchdog,
+    monitor: Monitor,
+    /// The data plane's call: a session began, a peer moved, a thread failed.
+    changed: Arc<Notify>,
+}
+
+impl Keeper<'_> {
+    /// Works until told to stop, then takes everything away. After a failure the routes of last resort stay.
+    async fn live(mut self, shared: Shared, signals: Signals) -> anyhow::Result<()> {
+        shared.facts.log();
+        notify(NotifyState::Ready);
+        let (config, sockets) = (self.config, self.sockets.clone());
+        let outcome = tokio::select! {
+            outcome = self.work(&shared, signals) => outcome,
+            () = shared.server.serve(|| shared.status()) => Ok(()),
+            () = shared.serve_wg(config, sockets) => Ok(()),
+        };
+        notify(NotifyState::Stopping);
+        self.clock.close(Instant::now());
+        let cleared = if outcome.is_ok() { self.clear().await } else { Ok(()) };
+        shared.plane.stop();
+        info!("stopped");
+        outcome.and(cleared)
+    }
+
+    async fn work(&mut self, shared: &Shared, mut signals: Signals) -> anyhow::Result<()> {
+        let mut looks = interval(LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut lookups = FuturesUnordered::new();
+        loop {
+            tokio::select! {
+                () = signals.stop() => return Ok(()),
+                () = self.changed.notified() => {}
+                news = self.monitor.changed() => {
+                    news.context("listening to the kernel's routing failed")?;
+                    self.keep_routes().await?;
+                }
+                Some((place, answer)) = lookups.next(), if !lookups.is_empty() => {
+                    shared.tunnels.borrow_mut().answer(place, answer);
+                    shared.plane.wake_timers();
+                }
+                _ = looks.tick() => {
+                    self.look_at_clocks(shared);
+                    if self.unsettled {
+                        self.keep_routes().await?;
+                    }
+                }
+            }
+            self.look(shared).await?;
+            let questions = shared.tunnels.borrow_mut().questions(Instant::now());
+            lookups.extend(questions.into_iter().map(ask));
+        }
+    }
+
+    /// After any event: states, and routes if a peer is somewhere else now.
+    async fn look(&mut self, shared: &Shared) -> anyhow::Result<()> {
+        if let Some(why) = shared.plane.failure() {
+            bail!("{why}: the interface was deleted, most likely; start the daemon again");
+        }
+        shared.tunnels.borrow_mut().look(Instant::now());
+        let endpoints = shared.tunnels.borrow().endpoints();
+        if endpoints != self.endpoints {
+            self.endpoints = endpoints;
+            self.keep_routes().await?;
+        }
+        let tunnels = shared.tunnels.borrow();
+        let problems = self.routing.problems().chain(tunnels.problems()).map(str::to_owned);
+        *shared.warnings.borrow_mut() = self.clock.warning().into_iter().chain(problems).collect();
+        Ok(())
+    }
+
+    fn look_at_clocks(&mut self, shared: &Shared) {
+        let now = Instant::now();
+        if self.clock.look(now) {
+            shared.tunnels.borrow().recreate(now);
+            shared.plane.wake_timers();
+        }
+        self.watchdog.feed(shared.plane.heartbeats().collect());
+    }
+
+    /// Puts routes, rules, addresses and the sockets' mark as they ought to be.
+    async fn keep_routes(&mut self) -> anyhow::Result<()> {
+        let mark = routes::mark(self.config, &self.endpoints);
+        if mark != self.mark {
+            self.sockets.set_mark(mark).context("cannot mark the sockets")?;
+            self.mark = mark;
+        }
+        let kept = self.routing.keep(self.config, self.index, &self.endpoints).await;
+        if let Err(netlink::Error::NoDevice) = kept {
+            bail!("the interface was deleted: start the daemon again");
+        }
+        if let Err(error) = &kept {
+            warn!("cannot keep addresses, routes and rules: {error}; trying again");
+        }
+        self.unsettled = kept.is_err() || self.routing.problems().next().is_some();
+        Ok(())
+    }
+
+    async fn clear(&mut self) -> anyhow::Result<()> {
+        let removed = self.routing.clear(Some(self.index)).await?;
+        for problem in &removed.problems {
+            warn!("{problem}");
+        }
+        Ok(())
+    }
+}
+
+async fn ask(question: Question) -> (usize, io::Result<Vec<SocketAddr>>) {
+    (question.place, resolve::lookup(&question.name, question.port).await)
+}
+
+/// Tells the service manager, if there is one.
+fn notify(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        warn!("cannot reach the service manager: {error}");
+    }
+}

@@ -1,0 +1,26 @@
+//! The control plane, on one tokio thread: addresses, routes and rules by netlink, names, status, log, state files.
+//!
+//! Nothing here runs per packet. Routing is desired state ([`routes`], pure) that [`reconcile`] makes true and
+//! keeps true; everything that Linkspan puts into the kernel carries protocol number 76 and is found again by it.
+
+mod clock;
+pub mod daemon;
+pub mod log;
+pub mod netlink;
+pub mod reconcile;
+mod report;
+pub mod resolve;
+pub mod routes;
+mod setup;
+pub mod state;
+pub mod status;
+pub mod status_client;
+pub mod status_server;
+mod tunnels;
+mod uapi;
+mod unix_socket;
+mod watchdog;
+pub mod wg;
+
+#[cfg(test)]
+mod testing;

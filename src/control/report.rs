@@ -1,0 +1,128 @@
+//! Puts the status together, from what never changes and what does.
+
+use std::time::Instant;
+
+use tracing::info;
+
+use super::status::{Connection, Drop, Interface, State, Status, Traffic, Tunnel, rfc3339};
+use super::tunnels::{Tunnels, Watch};
+use crate::config::Config;
+use crate::data::Plane;
+use crate::packet::Mtu;
+use crate::sys::tun::{Device, Offloads};
+use crate::tunnel::counters::Count;
+use crate::tunnel::{self, Identity};
+
+/// What never changes while the daemon runs.
+pub(super) struct Facts {
+    interface: Interface,
+    started: Instant,
+    /// Name, networks and tunnel names of each connection.
+    connections: Vec<(String, Vec<String>, Vec<String>)>,
+}
+
+impl Facts {
+    pub(super) fn new(
+        config: &Config,
+        identity: &Identity,
+        device: &Device,
+        port: u16,
+        workers: usize,
+        mtu: Mtu,
+    ) -> Self {
+        let interface = Interface {
+            name: device.name.clone(),
+            index: device.index,
+            mtu: u16::try_from(mtu.bytes()).unwrap_or(u16::MAX),
+            port,
+            offloads: words(device.offloads).to_owned(),
+            public_key: identity.public().to_string(),
+            workers: u32::try_from(workers).unwrap_or(u32::MAX),
+        };
+        let connections = config.connections.iter().map(|connection| {
+            let networks = connection.networks.iter().map(ToString::to_string).collect();
+            let tunnels = connection.tunnels.iter().map(|tunnel| tunnel.name.clone()).collect();
+            (connection.name.clone(), networks, tunnels)
+        });
+        Self { interface, started: Instant::now(), connections: connections.collect() }
+    }
+
+    /// The first line of the log.
+    pub(super) fn log(&self) {
+        let Interface { name: interface, port, mtu, offloads, .. } = &self.interface;
+        let tunnels: usize = self.connections.iter().map(|(_, _, tunnels)| tunnels.len()).sum();
+        info!(interface, port, mtu, offloads, tunnels, "started");
+    }
+
+    /// The status of this moment.
+    pub(super) fn status(&self, plane: &Plane, tunnels: &Tunnels, warnings: Vec<String>) -> Status {
+        let now = Instant::now();
+        let mut watches = tunnels.iter();
+        let connections: Vec<_> = self
+            .connections
+            .iter()
+            .map(|(name, networks, names)| {
+                let tunnels: Vec<_> =
+                    names.iter().zip(&mut watches).map(|(name, watch)| self.tunnel(name, watch, now)).collect();
+                let state = State::of(tunnels.iter().map(|tunnel| tunnel.state));
+                Connection { name: name.clone(), networks: networks.clone(), state, tunnels }
+            })
+            .collect();
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            interface: self.interface.clone(),
+            uptime_s: self.started.elapsed().as_secs(),
+            state: State::of(connections.iter().flat_map(|connection| &connection.tunnels).map(|tunnel| tunnel.state)),
+            connections,
+            drops: drops(plane),
+            warnings,
+        }
+    }
+
+    fn tunnel(&self, name: &str, watch: &Watch, now: Instant) -> Tunnel {
+        let view = watch.peer.lane.view(now);
+        let seconds = |age: Option<std::time::Duration>| age.map(|age| age.as_secs());
+        Tunnel {
+            name: name.to_owned(),
+            public_key: watch.peer.key().to_string(),
+            state: match watch.state {
+                tunnel::State::Up => State::Up,
+                tunnel::State::Down => State::Down,
+            },
+            since: rfc3339(watch.since.0),
+            since_s: now.saturating_duration_since(watch.since.1).as_secs(),
+            endpoint: watch.peer.address().map(|address| address.remote.to_string()),
+            configured_endpoint: watch.configured.as_ref().map(ToString::to_string),
+            last_handshake_s: seconds(view.last_handshake),
+            last_receive_s: seconds(view.last_receive),
+            mtu: self.interface.mtu,
+            sent: traffic(watch.peer.counters.sent()),
+            received: traffic(watch.peer.counters.received()),
+        }
+    }
+}
+
+/// What the kernel takes as super-packets, in words.
+pub(super) const fn words(offloads: Offloads) -> &'static str {
+    match (offloads.tcp, offloads.udp) {
+        (true, true) => "tcp+udp",
+        (true, false) => "tcp",
+        (false, true) => "udp",
+        (false, false) => "none",
+    }
+}
+
+const fn traffic(count: Count) -> Traffic {
+    Traffic { packets: count.packets, bytes: count.bytes }
+}
+
+fn drops(plane: &Plane) -> Vec<Drop> {
+    let counted = plane.drops().filter(|(_, packets)| *packets > 0);
+    counted
+        .map(|(reason, packets)| Drop {
+            reason: reason.key().to_owned(),
+            packets,
+            sentence: reason.sentence().to_owned(),
+        })
+        .collect()
+}

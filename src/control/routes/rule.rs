@@ -1,0 +1,82 @@
+//! Policy rules that keep our own datagrams out of the tunnel.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use ipnet::IpNet;
+
+use super::{Instance, Route};
+
+/// Priority of the first rule of prefix length 128. All others come after it, and before main's 32,766.
+const FIRST_PRIORITY: u32 = 5200;
+
+/// A rule for every packet whose mark is not `mark`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rule {
+    /// Its place in the order; lower comes first.
+    pub priority: u32,
+    /// IPv4 and IPv6 have separate rules.
+    pub family: Family,
+    /// Packets with this mark, our own datagrams, pass it by.
+    pub mark: u32,
+    /// What to consult.
+    pub lookup: Lookup,
+}
+
+/// An address family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+/// Which routes a rule consults.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Lookup {
+    /// Those of the main table longer than this prefix length.
+    MainBeyond(u8),
+    /// All of a table of ours.
+    Table(u32),
+}
+
+/// The rules that `routes` need: two for each family and own table.
+pub(super) fn for_routes(routes: &BTreeSet<Route>, instance: Instance, mark: u32) -> BTreeSet<Rule> {
+    let own = routes.iter().filter_map(|route| Some((route, instance.length_of(route.table)?)));
+    own.flat_map(|(route, length)| pair(Family::of(&route.prefix), route.table, length, mark)).collect()
+}
+
+fn pair(family: Family, table: u32, length: u8, mark: u32) -> [Rule; 2] {
+    let priority = FIRST_PRIORITY + 2 * u32::from(128_u8.saturating_sub(length));
+    // The mark in the first rule changes no way that a packet takes; it tells our rule from another instance's.
+    [
+        Rule { priority, family, mark, lookup: Lookup::MainBeyond(length) },
+        Rule { priority: priority + 1, family, mark, lookup: Lookup::Table(table) },
+    ]
+}
+
+impl Family {
+    /// That of `prefix`.
+    #[must_use]
+    pub const fn of(prefix: &IpNet) -> Self {
+        match prefix {
+            IpNet::V4(_) => Self::V4,
+            IpNet::V6(_) => Self::V6,
+        }
+    }
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let family = match self.family {
+            Family::V4 => "IPv4",
+            Family::V6 => "IPv6",
+        };
+        write!(f, "{family} rule {}: not fwmark {:#x} lookup ", self.priority, self.mark)?;
+        match self.lookup {
+            Lookup::MainBeyond(length) => write!(f, "main suppress_prefixlength {length}"),
+            Lookup::Table(table) => write!(f, "{table}"),
+        }
+    }
+}

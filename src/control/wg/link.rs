@@ -1,0 +1,65 @@
+//! The interface as the kernel sees it, wherever somebody has moved it to: is it up, and what is its MTU?
+
+use std::future::pending;
+use std::io;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::time::sleep;
+
+use crate::control::netlink::{Monitor, Netlink};
+use crate::packet::Mtu;
+use crate::sys::netns;
+use crate::sys::tun::Handle;
+
+/// How often an interface in another namespace is looked at if the kernel does not tell of changes there.
+const POLL: Duration = Duration::from_secs(2);
+
+/// What matters of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct LinkState {
+    pub(super) up: bool,
+    pub(super) mtu: Mtu,
+}
+
+/// Tells when the interface may have changed, and how it is.
+pub(super) struct LinkWatch {
+    handle: Handle,
+    netlink: Netlink,
+    monitor: Monitor,
+    /// Whether the kernel tells of links in other namespaces.
+    everywhere: bool,
+    moved: bool,
+}
+
+impl LinkWatch {
+    pub(super) const fn new(handle: Handle, netlink: Netlink, monitor: Monitor, everywhere: bool) -> Self {
+        Self { handle, netlink, monitor, everywhere, moved: false }
+    }
+
+    /// Returns when it is worth looking.
+    pub(super) async fn changed(&mut self) -> io::Result<()> {
+        let must_poll = self.moved && !self.everywhere;
+        tokio::select! {
+            news = self.monitor.changed() => news,
+            () = async { if must_poll { sleep(POLL).await } else { pending().await } } => Ok(()),
+        }
+    }
+
+    pub(super) fn is_deleted(&self) -> bool {
+        self.handle.is_deleted()
+    }
+
+    /// How it is; none if it cannot be found just now.
+    pub(super) async fn look(&mut self) -> anyhow::Result<Option<LinkState>> {
+        let name = self.handle.name().context("its name")?;
+        let namespace = self.handle.namespace().context("its network namespace")?;
+        self.moved = !netns::is_here(&namespace)?;
+        let link = if self.moved {
+            self.netlink.link_in(&namespace, &name).await?
+        } else {
+            self.netlink.link_named(&name).await?
+        };
+        Ok(link.map(|link| LinkState { up: link.device.up, mtu: Mtu::of_interface(link.mtu) }))
+    }
+}

@@ -1,0 +1,200 @@
+//! The peers of a device and who may send from where: what `set` changes, with WireGuard's own rules.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ipnet::IpNet;
+
+use crate::config::uapi::{AllowedIp, PeerAnswer, PeerChange, Refusal, Setting};
+use crate::control::uapi::{Handshakes, peer_answer};
+use crate::tunnel::key::{PresharedKey, PublicKey};
+use crate::tunnel::{Address, Identity, Initiates, Owner, Peer, PeerConfig, PeerId, Slot, Slots};
+
+/// All peers.
+pub(super) struct Peers {
+    workers: usize,
+    /// In the order in which they came.
+    members: BTreeMap<PeerId, Member>,
+    keys: HashMap<PublicKey, PeerId>,
+    /// Each network has one peer.
+    allowed: BTreeMap<IpNet, PeerId>,
+    slots: Slots,
+    next: u32,
+}
+
+struct Member {
+    peer: Arc<Peer>,
+    handshakes: Handshakes,
+}
+
+/// Slots for peers to come: taken before anything is changed, because they may run out.
+pub(super) struct Reserved(Vec<[Slot; 2]>);
+
+impl Peers {
+    pub(super) fn new(workers: usize) -> Self {
+        Self {
+            workers: workers.max(1),
+            members: BTreeMap::new(),
+            keys: HashMap::new(),
+            allowed: BTreeMap::new(),
+            slots: Slots::default(),
+            next: 0,
+        }
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<Peer>> {
+        self.members.values().map(|member| &member.peer)
+    }
+
+    pub(super) fn owners(&self) -> impl Iterator<Item = (IpNet, Owner)> {
+        self.allowed.iter().map(|(network, id)| (*network, Owner::Tunnel(*id)))
+    }
+
+    /// Takes what all peers need that `changes` may add.
+    pub(super) fn reserve(&mut self, changes: &[PeerChange]) -> Result<Reserved, Refusal> {
+        let adds = changes.iter().filter(|change| !change.remove && !change.update_only);
+        let new: HashSet<PublicKey> = adds.map(|change| change.public_key).collect();
+        let mut reserved = Reserved(Vec::with_capacity(new.len()));
+        for _ in new {
+            let worker = (self.members.len() + reserved.0.len()) % self.workers;
+            match u8::try_from(worker).ok().and_then(|worker| self.slots.pair(worker).ok()) {
+                Some(pair) => reserved.0.push(pair),
+                None => {
+                    self.release(reserved);
+                    return Err(Refusal::Io);
+                }
+            }
+        }
+        Ok(reserved)
+    }
+
+    /// Gives back what was not needed.
+    pub(super) fn release(&mut self, reserved: Reserved) {
+        reserved.0.into_iter().flatten().for_each(|slot| self.slots.release(slot));
+    }
+
+    /// Changes one peer. `identity` is who we are.
+    pub(super) fn change(
+        &mut self,
+        change: PeerChange,
+        identity: &Arc<Identity>,
+        reserved: &mut Reserved,
+        now: Instant,
+    ) {
+        if change.remove {
+            return self.remove(&change.public_key);
+        }
+        // We are no peer of ourselves.
+        if change.public_key == *identity.public() {
+            return;
+        }
+        let known = self.keys.get(&change.public_key).copied();
+        let id = match known {
+            None if change.update_only => return,
+            Some(id) => id,
+            None => match self.add(&change, identity, reserved, now) {
+                Some(id) => id,
+                None => return,
+            },
+        };
+        if let Some(member) = self.members.get(&id) {
+            configure(&member.peer, change.preshared_key, change.endpoint.map(Address::new), change.keepalive, now);
+        }
+        self.allow(id, change.replace_allowed_ips, &change.allowed_ips);
+    }
+
+    fn add(
+        &mut self,
+        change: &PeerChange,
+        identity: &Arc<Identity>,
+        reserved: &mut Reserved,
+        now: Instant,
+    ) -> Option<PeerId> {
+        let id = PeerId(self.next);
+        let config = PeerConfig {
+            id,
+            name: short(&change.public_key),
+            connection: id.0,
+            remote: change.public_key,
+            psk: None,
+            keepalive: None,
+            initiates: Initiates::OnDemand,
+            configured_endpoint: change.endpoint.is_some(),
+            slots: reserved.0.pop()?,
+            seed: getrandom::u64().unwrap_or_else(|_| id.0.into()),
+        };
+        self.next += 1;
+        let member = Member { peer: Arc::new(Peer::new(identity, config, now)), handshakes: Handshakes::default() };
+        self.members.insert(id, member);
+        self.keys.insert(change.public_key, id);
+        Some(id)
+    }
+
+    fn allow(&mut self, id: PeerId, replace: bool, changes: &[AllowedIp]) {
+        if replace {
+            self.allowed.retain(|_, owner| *owner != id);
+        }
+        for change in changes {
+            match change {
+                AllowedIp::Give(network) => {
+                    self.allowed.insert(*network, id);
+                }
+                AllowedIp::Take(network) if self.allowed.get(network) == Some(&id) => {
+                    self.allowed.remove(network);
+                }
+                AllowedIp::Take(_) => {}
+            }
+        }
+    }
+
+    /// Removes a peer, if it is there.
+    pub(super) fn remove(&mut self, key: &PublicKey) {
+        let Some(id) = self.keys.remove(key) else { return };
+        self.allowed.retain(|_, owner| *owner != id);
+        if let Some(member) = self.members.remove(&id) {
+            member.peer.lane.slots().into_iter().for_each(|slot| self.slots.release(slot));
+        }
+    }
+
+    /// Removes all peers.
+    pub(super) fn clear(&mut self) {
+        let keys: Vec<PublicKey> = self.keys.keys().copied().collect();
+        self.allowed.clear();
+        keys.iter().for_each(|key| self.remove(key));
+    }
+
+    pub(super) fn answers(&self) -> Vec<PeerAnswer> {
+        let mut networks: HashMap<PeerId, Vec<IpNet>> = HashMap::new();
+        for (network, id) in &self.allowed {
+            networks.entry(*id).or_default().push(*network);
+        }
+        let mut answer = |(id, member): (&PeerId, &Member)| {
+            peer_answer(&member.peer, &member.handshakes, networks.remove(id).unwrap_or_default())
+        };
+        self.members.iter().map(&mut answer).collect()
+    }
+}
+
+fn configure(peer: &Peer, psk: Setting<PresharedKey>, endpoint: Option<Address>, keepalive: Option<u16>, now: Instant) {
+    let psk = match psk {
+        Setting::Keep => None,
+        Setting::Clear => Some(None),
+        Setting::Set(key) => Some(Some(key)),
+    };
+    if let Some(psk) = psk.filter(|psk| !peer.has_psk(psk.as_ref())) {
+        peer.set_psk(psk, now);
+    }
+    if let Some(endpoint) = endpoint {
+        peer.set_address(endpoint);
+    }
+    if let Some(seconds) = keepalive {
+        peer.set_keepalive((seconds > 0).then(|| Duration::from_secs(seconds.into())));
+    }
+}
+
+/// Enough of a key to tell peers apart in a log.
+fn short(key: &PublicKey) -> String {
+    let text = key.to_string();
+    format!("{}\u{2026}", text.get(..8).unwrap_or_default())
+}

@@ -1,0 +1,294 @@
+//! UDP -> TUN: receive with UDP_GRO, open under the lane's lock, admit, coalesce, one gather write each.
+//!
+//! ```text
+//! Socket::receive* -> runs -> by session -> Lane::open_batch -> admit, ECN, MSS -> TunWriter -> Queue::write
+//!                      |                      |
+//!                      handshakes: gate       roam, on authenticated datagrams only
+//! ```
+
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+
+use super::Changed;
+use super::counters::Counters;
+use super::egress::Egress;
+use super::handshake::HandshakeQueue;
+use super::stop::Stop;
+use super::trouble::{PAUSE, Trouble};
+use super::writer::TunWriter;
+use crate::packet::mss::{self, Checksum};
+use crate::packet::{Reason, ecn, ip};
+use crate::sys::poll::{self, EventFd};
+use crate::sys::udp::{Group, Receive, Received, Socket};
+use crate::tunnel::gate::Verdict;
+use crate::tunnel::wire::{self, Kind};
+use crate::tunnel::{Address, Local, OpenBuffer, Peer, Roam, Table};
+
+/// Receive calls on one socket before the other one gets its turn.
+const RECEIVES: usize = 4;
+
+/// One inbound worker and all that it owns.
+pub(super) struct Inbound {
+    pub(super) worker: usize,
+    pub(super) sockets: Arc<ArcSwap<Group>>,
+    /// Notified when `sockets` are others.
+    pub(super) rewired: Arc<EventFd>,
+    pub(super) table: Arc<ArcSwap<Table>>,
+    pub(super) stop: Arc<Stop>,
+    pub(super) trouble: Arc<Trouble>,
+    pub(super) receive: Receive,
+    pub(super) way: Way,
+}
+
+impl Inbound {
+    /// Runs until told to stop.
+    pub(super) fn run(mut self) {
+        while !self.stop.is_set() {
+            self.way.counters.beat();
+            let table = self.table.load();
+            let sockets = self.sockets.load();
+            let (mut idle, mut failed) = (true, None);
+            for socket in of_worker(&sockets, self.worker) {
+                match drain(socket, &mut self.receive, &table, &mut self.way) {
+                    Ok(took) => idle &= !took,
+                    Err(error) => failed = Some(error),
+                }
+            }
+            drop(table);
+            match failed.filter(|_| idle) {
+                Some(error) => self.pause(&error),
+                None if idle => self.sleep(&sockets),
+                None => {}
+            }
+        }
+    }
+
+    fn sleep(&self, sockets: &Group) {
+        let stop = self.stop.as_fd();
+        let mut wait = [stop, self.rewired.as_fd(), stop, stop];
+        for (slot, socket) in wait.iter_mut().skip(2).zip(of_worker(sockets, self.worker)) {
+            *slot = socket.as_fd();
+        }
+        match poll::poll(&wait, super::HEARTBEAT) {
+            Ok(ready) if ready.has(1) => {
+                self.rewired.drain();
+            }
+            Ok(_) => {}
+            Err(error) => self.pause(&error),
+        }
+    }
+
+    /// Something fails that should not: not at full speed, at least.
+    fn pause(&self, error: &io::Error) {
+        self.trouble.receiving(error);
+        thread::sleep(PAUSE);
+    }
+}
+
+/// A worker's sockets, one of each family that the host has.
+fn of_worker(sockets: &Group, worker: usize) -> impl Iterator<Item = &Arc<Socket>> {
+    sockets.v4.get(worker).into_iter().chain(sockets.v6.get(worker))
+}
+
+/// Takes what `socket` has, up to a bound. False when there was nothing; an error when all there was were errors.
+fn drain(socket: &Socket, receive: &mut Receive, table: &Table, way: &mut Way) -> io::Result<bool> {
+    let (mut took, mut failed) = (false, None);
+    for _ in 0..RECEIVES {
+        match socket.receive(receive) {
+            Ok(_) => {
+                took = true;
+                let now = Instant::now();
+                receive.runs().for_each(|run| way.take(table, &run, now));
+                way.deliver();
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(took),
+            // An ICMP error of an earlier send, most likely: the datagrams behind it are fine.
+            Err(error) => failed = Some(error),
+        }
+    }
+    failed.filter(|_| !took).map_or(Ok(took), Err)
+}
+
+/// A worker's way from a datagram to the interface, with its buffers.
+pub(super) struct Way {
+    pub(super) writer: TunWriter,
+    pub(super) egress: Egress,
+    pub(super) handshakes: HandshakeQueue,
+    pub(super) counters: Arc<Counters>,
+    pub(super) changed: Changed,
+    pub(super) opened: OpenBuffer,
+}
+
+impl Way {
+    /// One buffer from the kernel: datagrams of one source, each `stride` long but for the last.
+    fn take(&mut self, table: &Table, run: &Received<'_>, now: Instant) {
+        let local = run.to.map(|(addr, interface)| Local { addr, interface });
+        let from = Address { remote: run.from, local };
+        let mut rest: &[u8] = run.bytes;
+        while !rest.is_empty() {
+            let (datagrams, after) = split_session(rest, run.stride);
+            rest = after;
+            if datagrams.first_chunk() == Some(&TRANSPORT) {
+                self.open(table, datagrams.chunks(run.stride), &from, run.ecn, now);
+            } else {
+                self.knock(table, datagrams, from);
+            }
+        }
+    }
+
+    /// Datagrams of one session: open, admit, and keep for [`Way::deliver`].
+    fn open(
+        &mut self,
+        table: &Table,
+        mut datagrams: std::slice::Chunks<'_, u8>,
+        from: &Address,
+        ecn: u8,
+        now: Instant,
+    ) {
+        let index = datagrams.clone().next().and_then(wire::receiver_index);
+        let Some(peer) = index.and_then(|index| table.by_index(index)) else {
+            let reason = if index.is_some() { Reason::InUnknownIndex } else { Reason::InMalformed };
+            return self.counters.drops.add(reason, datagrams.len() as u64);
+        };
+        while datagrams.len() > 0 {
+            if self.opened.is_full() {
+                self.deliver();
+            }
+            let before = self.opened.packets().len();
+            let roam = peer.lane.open_batch(now, &mut datagrams, from, &mut self.opened, &self.counters.drops);
+            if let Some(roam) = roam {
+                self.heard(peer, roam);
+            }
+            self.admit(table, peer, before, ecn);
+        }
+    }
+
+    /// The peer is alive, and here.
+    fn heard(&self, peer: &Peer, roam: Roam) {
+        if peer.roam(roam) {
+            (self.changed)();
+        }
+        if peer.has_staged() {
+            self.handshakes.wake();
+        }
+    }
+
+    /// Checks what was opened since `before` and gives it to the writer.
+    fn admit(&mut self, table: &Table, peer: &Peer, before: usize, outer_ecn: u8) {
+        let (mut packets, mut bytes) = (0, 0);
+        let mut wire = self.opened.take_keepalives();
+        for index in before..self.opened.packets().len() {
+            let admitted = table.admit(peer, &self.opened, index).and_then(|admitted| {
+                let packet = self.opened.admitted_mut(&admitted);
+                ecn::decapsulate(outer_ecn, packet)?;
+                mss::clamp(packet, table.mtu(), Checksum::Complete);
+                bytes += ip::total_len(packet) as u64;
+                Ok(admitted)
+            });
+            match admitted {
+                Ok(admitted) => {
+                    packets += 1;
+                    wire += self.opened.datagram_len(index);
+                    self.writer.push(self.opened.arena(), &admitted);
+                }
+                Err(reason) => self.counters.drops.add(reason, 1),
+            }
+        }
+        peer.counters.add_received(packets, bytes);
+        peer.counters.add_wire_received(wire as u64);
+    }
+
+    /// Writes what was admitted into the interface.
+    fn deliver(&mut self) {
+        self.writer.flush(self.opened.arena_mut(), &self.counters.drops);
+        self.opened.clear();
+    }
+
+    /// A handshake message: only what passes the gate costs more than a hash.
+    fn knock(&self, table: &Table, message: &[u8], from: Address) {
+        let mut cookie = [0; wire::COOKIE];
+        let dropped = match wire::kind(message) {
+            Some(Kind::Initiation) => self.gate(table, message, from, &mut cookie),
+            Some(Kind::Response | Kind::Cookie) if !is_ours(table, message) => Err(Reason::InUnknownIndex),
+            Some(Kind::Response | Kind::Cookie) => self.gate(table, message, from, &mut cookie),
+            Some(Kind::Transport) | None => Err(Reason::InMalformed),
+        };
+        if let Err(reason) = dropped {
+            self.counters.drops.add(reason, 1);
+        }
+    }
+
+    fn gate(
+        &self,
+        table: &Table,
+        message: &[u8],
+        from: Address,
+        cookie: &mut [u8; wire::COOKIE],
+    ) -> Result<(), Reason> {
+        match table.gate().admit(from.remote.ip(), message, cookie) {
+            Verdict::Pass => {
+                let stranger = wire::kind(message) == Some(Kind::Initiation);
+                self.handshakes.offer(message, from, stranger)
+            }
+            Verdict::Proven => self.handshakes.offer(message, from, false),
+            Verdict::Cookie(len) => {
+                let reply = cookie.get(..len).unwrap_or_default();
+                // Never waited for: data waits behind it.
+                self.egress.send_one(&from, reply, Duration::ZERO, &self.counters.drops);
+                Err(Reason::InUnderLoad)
+            }
+            Verdict::Drop(reason) => Err(reason),
+        }
+    }
+}
+
+/// How every transport datagram begins (WireGuard paper, section 5.4.6).
+const TRANSPORT: [u8; 4] = [4, 0, 0, 0];
+/// Type and receiver index.
+const SESSION: usize = 8;
+
+/// Cuts off the leading datagrams of one session; of other messages, one.
+fn split_session(run: &[u8], stride: usize) -> (&[u8], &[u8]) {
+    let session = run.get(..SESSION);
+    let same = |datagram: &&[u8]| session.is_some() && datagram.get(..SESSION) == session;
+    let count = if run.first_chunk() == Some(&TRANSPORT) { run.chunks(stride).take_while(same).count() } else { 1 };
+    run.split_at((count.max(1) * stride).min(run.len()))
+}
+
+fn is_ours(table: &Table, message: &[u8]) -> bool {
+    wire::receiver_index(message).is_some_and(|index| table.by_index(index).is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn datagram(head: [u8; 8], len: usize) -> Vec<u8> {
+        let mut datagram = head.to_vec();
+        datagram.resize(len, 0);
+        datagram
+    }
+
+    #[test]
+    fn a_run_is_split_where_the_session_changes() {
+        let (a, b) = ([4, 0, 0, 0, 1, 1, 1, 1], [4, 0, 0, 0, 2, 1, 1, 1]);
+        let run = [datagram(a, 64), datagram(a, 64), datagram(b, 40)].concat();
+        let (first, rest) = split_session(&run, 64);
+        assert_eq!((first.len(), rest.len()), (128, 40));
+        assert_eq!(split_session(rest, 64), (rest, &[][..]));
+    }
+
+    #[test]
+    fn other_messages_go_one_by_one_and_short_ones_are_not_lost() {
+        let initiation = datagram([1, 0, 0, 0, 9, 9, 9, 9], 148);
+        let run = [initiation.clone(), initiation].concat();
+        assert_eq!(split_session(&run, 148).0.len(), 148);
+        assert_eq!(split_session(&[4, 0, 0, 0], 1), (&[4][..], &[0, 0, 0][..]));
+        assert_eq!(split_session(&[4, 0, 0, 0], 4), (&[4, 0, 0, 0][..], &[][..]));
+    }
+}

@@ -1,0 +1,235 @@
+//! The data plane: OS threads that carry packets, and nothing else. No tokio, no policy.
+//!
+//! A worker is a pair of threads: [`outbound`] (TUN -> UDP) and [`inbound`] (UDP -> TUN). One more thread,
+//! [`handshake`], does all curve operations and timers. They share one immutable [`Table`], the lanes in it,
+//! and the bounded handshake queue; the control plane swaps the table and is called when something changed.
+
+mod answers;
+mod batch;
+mod counters;
+mod egress;
+mod handshake;
+mod inbound;
+mod outbound;
+mod stop;
+mod trouble;
+mod writer;
+
+use std::io;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+
+use crate::packet::Reason;
+use crate::packet::segment::SegmentScratch;
+use crate::sys::poll::EventFd;
+use crate::sys::tun::{Offloads, Queue};
+use crate::sys::udp::{Group, Receive};
+use crate::tunnel::{OpenBuffer, SealBuffer, Table, TickBuffer};
+
+/// A sleeping worker wakes this often to move its heartbeat.
+const HEARTBEAT: Duration = Duration::from_millis(2500);
+/// Datagrams that all workers together may have sealed and not yet sent: a quarter of the replay window.
+const REORDER: usize = 256;
+
+/// What the plane works with, all opened by the control plane.
+pub struct Inputs {
+    /// One a worker.
+    pub queues: Vec<Queue>,
+    /// What the kernel takes on the queues.
+    pub offloads: Offloads,
+    /// As many sockets of each family as there are queues, or none as yet.
+    pub sockets: Group,
+    /// The snapshot; swapped by the control plane.
+    pub table: Arc<ArcSwap<Table>>,
+    /// Called when a session began, a peer moved, or a thread failed. Must neither block nor take long.
+    pub changed: Changed,
+}
+
+/// The data plane's way to call the control plane.
+pub type Changed = Arc<dyn Fn() + Send + Sync>;
+
+/// The running threads.
+pub struct Plane {
+    threads: Vec<JoinHandle<()>>,
+    shared: Shared,
+    counters: Vec<Arc<counters::Counters>>,
+    /// One a worker: tells that the sockets are others.
+    rewired: Vec<Arc<EventFd>>,
+}
+
+/// What every thread has a hand on.
+#[derive(Clone)]
+struct Shared {
+    table: Arc<ArcSwap<Table>>,
+    sockets: Arc<ArcSwap<Group>>,
+    handshakes: handshake::HandshakeQueue,
+    stop: Arc<stop::Stop>,
+    failure: Arc<counters::Failure>,
+    trouble: Arc<trouble::Trouble>,
+    changed: Changed,
+}
+
+impl Plane {
+    /// Starts two threads a queue, and the handshake thread.
+    ///
+    /// # Errors
+    /// When the kernel gives no thread or eventfd; nothing runs then.
+    pub fn start(inputs: Inputs) -> io::Result<Self> {
+        let (handshakes, jobs) = handshake::HandshakeQueue::new();
+        let shared = Shared {
+            table: inputs.table,
+            sockets: Arc::new(ArcSwap::from_pointee(inputs.sockets)),
+            handshakes,
+            stop: Arc::new(stop::Stop::new()?),
+            failure: Arc::default(),
+            trouble: Arc::default(),
+            changed: inputs.changed,
+        };
+        let mut plane = Self { threads: Vec::new(), shared, counters: Vec::new(), rewired: Vec::new() };
+        let workers = inputs.queues.len();
+        let started = plane.start_handshakes(jobs, workers).and_then(|()| {
+            let mut queues = inputs.queues.into_iter().enumerate();
+            queues.try_for_each(|(worker, queue)| plane.start_worker(worker, workers, queue, inputs.offloads))
+        });
+        match started {
+            Ok(()) => Ok(plane),
+            Err(error) => {
+                plane.stop();
+                Err(error)
+            }
+        }
+    }
+
+    fn start_handshakes(&mut self, jobs: handshake::Jobs, workers: usize) -> io::Result<()> {
+        let handshakes = handshake::Handshakes {
+            jobs,
+            worker: workers,
+            table: self.shared.table.clone(),
+            egress: self.egress(0),
+            counters: self.new_counters(),
+            changed: self.shared.changed.clone(),
+            sealed: SealBuffer::new(1, self.shared.table.load().mtu()),
+            emitted: TickBuffer::default(),
+            next_second: Instant::now(),
+        };
+        self.spawn("handshakes".to_owned(), move || handshakes.run())
+    }
+
+    fn start_worker(&mut self, worker: usize, workers: usize, queue: Queue, offloads: Offloads) -> io::Result<()> {
+        let queue = Arc::new(queue);
+        let egress = self.egress(worker);
+        let rewired = Arc::new(EventFd::new()?);
+        self.rewired.push(rewired.clone());
+        let now = Instant::now();
+        let outbound = outbound::Outbound {
+            queue: queue.clone(),
+            table: self.shared.table.clone(),
+            stop: self.shared.stop.clone(),
+            failure: self.shared.failure.clone(),
+            trouble: self.shared.trouble.clone(),
+            batch: batch::Batch::new(),
+            way: outbound::Way {
+                answers: answers::Answers::new(queue.clone(), now),
+                burst: batch::Burst::new(),
+                scratch: SegmentScratch::new(),
+                sealer: outbound::Sealer {
+                    worker,
+                    egress: egress.clone(),
+                    handshakes: self.shared.handshakes.clone(),
+                    counters: self.new_counters(),
+                    sealed: SealBuffer::new(seal_limit(workers), self.shared.table.load().mtu()),
+                    limit: seal_limit(workers),
+                },
+            },
+            changed: self.shared.changed.clone(),
+        };
+        let inbound = inbound::Inbound {
+            worker,
+            sockets: self.shared.sockets.clone(),
+            rewired,
+            table: self.shared.table.clone(),
+            stop: self.shared.stop.clone(),
+            trouble: self.shared.trouble.clone(),
+            receive: Receive::new(RECEIVE),
+            way: inbound::Way {
+                writer: writer::TunWriter::new(queue, offloads, self.shared.trouble.clone()),
+                egress,
+                handshakes: self.shared.handshakes.clone(),
+                counters: self.new_counters(),
+                changed: self.shared.changed.clone(),
+                opened: OpenBuffer::new(OPENED_PACKETS, OPENED_BYTES),
+            },
+        };
+        self.spawn(format!("outbound-{worker}"), move || outbound.run())?;
+        self.spawn(format!("inbound-{worker}"), move || inbound.run())
+    }
+
+    fn egress(&self, worker: usize) -> egress::Egress {
+        egress::Egress { sockets: self.shared.sockets.clone(), worker, trouble: self.shared.trouble.clone() }
+    }
+
+    fn new_counters(&mut self) -> Arc<counters::Counters> {
+        let counters = Arc::<counters::Counters>::default();
+        self.counters.push(counters.clone());
+        counters
+    }
+
+    fn spawn(&mut self, name: String, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        self.threads.push(thread::Builder::new().name(name).spawn(run)?);
+        Ok(())
+    }
+
+    /// Sends and receives by these sockets from now on; the others are closed as soon as no thread uses them.
+    pub fn set_sockets(&self, sockets: Group) {
+        self.shared.sockets.store(Arc::new(sockets));
+        for worker in &self.rewired {
+            worker.notify();
+        }
+    }
+
+    /// Ends all threads and waits for them; each notices within one turn of its loop.
+    pub fn stop(self) {
+        self.shared.stop.set();
+        self.shared.handshakes.stop();
+        for thread in self.threads {
+            if thread.join().is_err() {
+                tracing::error!("a data thread had panicked");
+            }
+        }
+    }
+
+    /// Why a thread ended although nobody told it to.
+    #[must_use]
+    pub fn failure(&self) -> Option<&str> {
+        self.shared.failure.why()
+    }
+
+    /// Makes the timers run now: an address was set, a table was swapped.
+    pub fn wake_timers(&self) {
+        self.shared.handshakes.wake();
+    }
+
+    /// Packets dropped so far, with the reason; all threads together.
+    pub fn drops(&self) -> impl Iterator<Item = (Reason, u64)> + '_ {
+        Reason::ALL.iter().map(|&reason| (reason, self.counters.iter().map(|c| c.drops.count(reason)).sum()))
+    }
+
+    /// Every thread's heartbeat: a number that moves at least every 2.5 s.
+    pub fn heartbeats(&self) -> impl Iterator<Item = u64> + '_ {
+        self.counters.iter().map(|counters| counters.heartbeat())
+    }
+}
+
+/// Buffers of 64 KiB that one receive call may fill.
+const RECEIVE: usize = 4;
+/// Opened packets that wait for one delivery: what a receive call brings, if the datagrams are large.
+const OPENED_PACKETS: usize = 512;
+const OPENED_BYTES: usize = RECEIVE << 16;
+
+/// Datagrams that one worker seals before it sends them.
+fn seal_limit(workers: usize) -> usize {
+    (REORDER / workers.max(1)).clamp(8, crate::packet::segment::MAX_SEGMENTS)
+}

@@ -1,0 +1,8 @@
+//! The only unsafe code: TUN queues, UDP sockets, poll, the process. Owned descriptors, no policy.
+
+pub mod minute;
+pub mod netns;
+pub mod poll;
+pub mod process;
+pub mod tun;
+pub mod udp;

@@ -1,0 +1,262 @@
+//! The process itself: capabilities, the user it runs as, and what nobody may read from it.
+
+use std::fs::File;
+use std::io;
+
+use caps::{CapSet, Capability, CapsHashSet};
+use nix::sys::prctl;
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::{User, chdir, dup2_stderr, dup2_stdout, geteuid, setgroups, setresgid, setresuid, setsid};
+use thiserror::Error;
+
+const KEPT: Capability = Capability::CAP_NET_ADMIN;
+/// UDP ports below 1024.
+const LOW_PORTS: Capability = Capability::CAP_NET_BIND_SERVICE;
+
+/// What [`drop_privileges`] did.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Dropped {
+    /// The process runs as this user now, with CAP_NET_ADMIN.
+    ToUser(String),
+    /// The user is the same as before (the named one does not exist, or the process was not root), all capabilities
+    /// but CAP_NET_ADMIN are gone.
+    CapabilitiesOnly,
+}
+
+/// Privileges could not be dropped or the process could not be hardened: it must not go on.
+#[derive(Debug, Error)]
+#[error(
+    "could not give up privileges ({step}): {reason}; start it as root or by systemd, without a seccomp filter of your own"
+)]
+pub struct PrivilegeError {
+    step: &'static str,
+    reason: String,
+}
+
+/// Whether this thread may configure the network: CAP_NET_ADMIN is in its effective set.
+#[must_use]
+pub fn has_net_admin() -> bool {
+    has(CapSet::Effective, KEPT)
+}
+
+/// Keeps the keys in this process: no core dump, no debugger or `/proc/PID/mem` of the same user, no more
+/// privileges by running a program, and new files for the owner only (umask 077).
+///
+/// Call it first, before any other thread: the umask and the rest hold for threads started later.
+///
+/// # Errors
+///
+/// When the kernel refuses one of these.
+pub fn harden() -> Result<(), PrivilegeError> {
+    umask(Mode::S_IRWXG | Mode::S_IRWXO);
+    setrlimit(Resource::RLIMIT_CORE, 0, 0).map_err(at("no core dumps"))?;
+    prctl::set_no_new_privs().map_err(at("no new privileges"))?;
+    prctl::set_dumpable(false).map_err(at("not dumpable"))
+}
+
+/// Gives up everything but CAP_NET_ADMIN, for good: in the permitted, effective and bounding sets only that is left,
+/// the inheritable and ambient sets are empty. As root, and if `user` exists, the process becomes that user, too.
+///
+/// Call it before any other thread is started: capabilities belong to threads, and those already running keep
+/// theirs. Not dumpable afterwards (a change of user would undo [`harden`]).
+///
+/// # Errors
+///
+/// When the kernel refuses a step. Some privileges may be gone by then: stop.
+pub fn drop_privileges(user: Option<&str>) -> Result<Dropped, PrivilegeError> {
+    drop_all_but(&[KEPT], user)
+}
+
+/// The same, but the user stays, and may go on opening UDP ports below 1024.
+///
+/// # Errors
+///
+/// As [`drop_privileges`].
+pub fn drop_privileges_but_low_ports() -> Result<Dropped, PrivilegeError> {
+    drop_all_but(&[KEPT, LOW_PORTS], None)
+}
+
+fn drop_all_but(kept: &[Capability], user: Option<&str>) -> Result<Dropped, PrivilegeError> {
+    limit_bounding_set(kept)?;
+    let user = user.filter(|_| geteuid().is_root()).map(find).transpose()?.flatten();
+    if let Some(user) = &user {
+        become_user(user)?;
+    }
+    keep_capabilities(kept)?;
+    prctl::set_no_new_privs().map_err(at("no new privileges"))?;
+    prctl::set_dumpable(false).map_err(at("not dumpable"))?;
+    Ok(user.map_or(Dropped::CapabilitiesOnly, |user| Dropped::ToUser(user.name)))
+}
+
+fn find(name: &str) -> Result<Option<User>, PrivilegeError> {
+    User::from_name(name).map_err(at("look up the user"))
+}
+
+/// The bounding set outlives a change of user, and needs CAP_SETPCAP, which only root has: so it comes first.
+fn limit_bounding_set(kept: &[Capability]) -> Result<(), PrivilegeError> {
+    if !has(CapSet::Effective, Capability::CAP_SETPCAP) {
+        return Ok(());
+    }
+    let present = |one: &Capability| !kept.contains(one) && has(CapSet::Bounding, *one);
+    caps::all()
+        .into_iter()
+        .filter(present)
+        .try_for_each(|one| caps::drop(None, CapSet::Bounding, one))
+        .map_err(at("bounding set"))
+}
+
+/// The group first: the user could no longer change it. The permitted set survives by PR_SET_KEEPCAPS.
+fn become_user(user: &User) -> Result<(), PrivilegeError> {
+    prctl::set_keepcaps(true).map_err(at("keep capabilities"))?;
+    setgroups(&[]).map_err(at("groups"))?;
+    setresgid(user.gid, user.gid, user.gid).map_err(at("group"))?;
+    setresuid(user.uid, user.uid, user.uid).map_err(at("user"))?;
+    prctl::set_keepcaps(false).map_err(at("keep capabilities"))
+}
+
+/// Effective before permitted, because it must stay a part of it; ambient goes with inheritable.
+fn keep_capabilities(kept: &[Capability]) -> Result<(), PrivilegeError> {
+    let kept: CapsHashSet = kept.iter().copied().filter(|one| has(CapSet::Permitted, *one)).collect();
+    caps::clear(None, CapSet::Ambient).map_err(at("ambient set"))?;
+    caps::clear(None, CapSet::Inheritable).map_err(at("inheritable set"))?;
+    caps::set(None, CapSet::Effective, &kept).map_err(at("effective set"))?;
+    caps::set(None, CapSet::Permitted, &kept).map_err(at("permitted set"))
+}
+
+/// Leaves the terminal and the working directory of whoever started this process.
+///
+/// # Errors
+///
+/// When the kernel refuses one of these.
+pub fn detach() -> Result<(), PrivilegeError> {
+    // It fails only for a process that leads a session already.
+    let _ = setsid();
+    chdir("/").map_err(at("leave the working directory"))
+}
+
+/// Lets go of the standard output, and of the standard error if `silent`.
+///
+/// # Errors
+///
+/// When there is no /dev/null.
+pub fn leave_output(silent: bool) -> io::Result<()> {
+    let nowhere = File::options().write(true).open("/dev/null")?;
+    dup2_stdout(&nowhere)?;
+    if silent {
+        dup2_stderr(&nowhere)?;
+    }
+    Ok(())
+}
+
+fn has(set: CapSet, capability: Capability) -> bool {
+    caps::has_cap(None, set, capability).unwrap_or(false)
+}
+
+fn at<E: ToString>(step: &'static str) -> impl FnOnce(E) -> PrivilegeError {
+    move |reason| PrivilegeError { step, reason: reason.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    const TASK: &str = "LINKSPAN_TEST_PROCESS_TASK";
+    const NET_ADMIN_ONLY: &str = "0000000000001000";
+
+    /// Runs this test program again, only `task` in it, and gives what the kernel says of the thread afterwards.
+    fn in_a_process_of_its_own(task: &str) -> Option<String> {
+        if !geteuid().is_root() {
+            assert!(std::env::var_os("LINKSPAN_REQUIRE_NETWORK").is_none(), "this test needs root");
+            eprintln!("SKIPPED: needs root");
+            return None;
+        }
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        let done =
+            child.args(["--exact", "sys::process::tests::task", "--nocapture"]).env(TASK, task).output().unwrap();
+        let text = String::from_utf8(done.stdout).unwrap();
+        assert!(done.status.success(), "{text}{}", String::from_utf8_lossy(&done.stderr));
+        Some(text)
+    }
+
+    /// Does nothing by itself: the body of the processes that the other tests start.
+    #[test]
+    fn task() {
+        match std::env::var(TASK).as_deref() {
+            Ok("user") => println!("{:?}", drop_privileges(Some("nobody")).unwrap()),
+            Ok("no-user") => println!("{:?}", drop_privileges(Some("no-such-user-here")).unwrap()),
+            Ok("twice") => {
+                drop_privileges(Some("nobody")).unwrap();
+                println!("{:?}", drop_privileges(None).unwrap());
+            }
+            Ok("harden") => {
+                harden().unwrap();
+                println!("Dumpable:\t{}", prctl::get_dumpable().unwrap());
+                println!("Core:\t{:?}", nix::sys::resource::getrlimit(Resource::RLIMIT_CORE).unwrap());
+            }
+            _ => return,
+        }
+        println!("Admin:\t{}", has_net_admin());
+        println!("Dumpable:\t{}", prctl::get_dumpable().unwrap());
+        println!("{}", std::fs::read_to_string("/proc/thread-self/status").unwrap());
+    }
+
+    fn field<'t>(text: &'t str, name: &str) -> &'t str {
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(":\t"));
+        line.unwrap_or_else(|| panic!("no {name} in {text}"))
+    }
+
+    fn assert_only_net_admin(text: &str) {
+        for set in ["CapPrm", "CapEff", "CapBnd"] {
+            assert_eq!(field(text, set), NET_ADMIN_ONLY, "{set}");
+        }
+        for set in ["CapInh", "CapAmb"] {
+            assert_eq!(field(text, set), "0000000000000000", "{set}");
+        }
+        assert_eq!(field(text, "NoNewPrivs"), "1");
+        assert_eq!(field(text, "Admin"), "true");
+        assert_eq!(field(text, "Dumpable"), "false");
+    }
+
+    #[test]
+    fn root_becomes_the_user_and_keeps_net_admin_only() {
+        let Some(text) = in_a_process_of_its_own("user") else { return };
+        let nobody = User::from_name("nobody").unwrap().unwrap();
+        assert!(text.contains("ToUser(\"nobody\")"), "{text}");
+        assert_only_net_admin(&text);
+        assert_eq!(field(&text, "Uid"), [nobody.uid.to_string().as_str(); 4].join("\t"));
+        assert_eq!(field(&text, "Gid"), [nobody.gid.to_string().as_str(); 4].join("\t"));
+        assert_eq!(field(&text, "Groups").trim(), "");
+    }
+
+    #[test]
+    fn without_the_user_root_stays_root_with_net_admin_only() {
+        let Some(text) = in_a_process_of_its_own("no-user") else { return };
+        assert!(text.contains("CapabilitiesOnly"), "{text}");
+        assert_only_net_admin(&text);
+        assert_eq!(field(&text, "Uid"), "0\t0\t0\t0");
+    }
+
+    #[test]
+    fn a_second_drop_changes_nothing() {
+        let Some(text) = in_a_process_of_its_own("twice") else { return };
+        assert!(text.contains("CapabilitiesOnly"), "{text}");
+        assert_only_net_admin(&text);
+    }
+
+    #[test]
+    fn a_hardened_process_leaves_no_core_and_gains_nothing() {
+        let Some(text) = in_a_process_of_its_own("harden") else { return };
+        assert_eq!(field(&text, "Dumpable"), "false");
+        assert_eq!(field(&text, "Core"), "(0, 0)");
+        assert_eq!(field(&text, "NoNewPrivs"), "1");
+        assert_eq!(field(&text, "Umask"), "0077");
+    }
+
+    #[test]
+    fn an_error_is_one_line_with_the_step() {
+        let text = at("user")(nix::errno::Errno::EPERM).to_string();
+        assert!(text.starts_with("could not give up privileges (user): EPERM") && !text.contains('\n'), "{text}");
+    }
+}

@@ -1,0 +1,442 @@
+//! What boringtun leaves to us, one test or more for each of the nineteen traps that this room deals with.
+//! Those that need hours run under the feature `sim`, in virtual time.
+
+mod net;
+#[cfg(feature = "sim")]
+mod sim;
+
+use std::time::Duration;
+
+use net::*;
+
+use crate::packet::Reason;
+use crate::packet::reason::DropCounters;
+use crate::tunnel::gate::{Gate, Verdict};
+use crate::tunnel::key::PresharedKey;
+use crate::tunnel::lane::SMALL;
+use crate::tunnel::wire::{self, Kind};
+use crate::tunnel::*;
+
+/// Two ends with a session, a second after the start; the first end made it.
+fn linked() -> Net {
+    linked_as([Plan::default(), Plan { wanted: false, ..Plan::default() }])
+}
+
+fn linked_as(plans: [Plan; 2]) -> Net {
+    let mut net = Net::new(plans);
+    net.run(SECOND);
+    assert!(net.both_up());
+    net
+}
+
+fn seal(net: &Net, which: usize, worker: usize, count: u32, out: &mut SealBuffer) -> Result<(), SealRefused> {
+    let mut packets = Packets::of((0..count).map(marked));
+    net.ends[which].peer.lane.seal_batch(worker, net.now(), &mut packets, out).map(drop)
+}
+
+#[test]
+fn trap_6_nothing_is_sealed_when_the_timers_stood_still_for_5_s() {
+    let net = linked();
+    let lane = &net.ends[0].peer.lane;
+    let mut out = SealBuffer::new(64, MTU);
+    let later = |ms| net.now() + Duration::from_millis(ms);
+    assert!(lane.seal_batch(0, later(4900), &mut Packets::of([marked(1)]), &mut out).is_ok());
+    let late = lane.seal_batch(0, later(5300), &mut Packets::of([marked(1)]), &mut out);
+    assert!(matches!(late, Err(SealRefused::Stale)));
+    assert!(lane.view(later(4900)).session);
+    assert!(!lane.view(later(5300)).session);
+}
+
+#[test]
+fn trap_6_a_session_is_renewed_long_before_2_to_the_60_messages_and_never_used_beyond() {
+    let mut net = linked();
+    net.run(SECOND * 10);
+    let before = net.initiations();
+    net.ends[0].peer.lane.pretend_sealed(1 << 48);
+    net.run_for(TICK * 2);
+    assert_eq!(net.initiations(), before + 1);
+    net.run_for(SECOND * 10);
+    assert_eq!(net.initiations(), before + 1);
+    net.ends[0].peer.lane.pretend_sealed(1 << 60);
+    assert_eq!(seal(&net, 0, 0, 1, &mut SealBuffer::new(64, MTU)), Err(SealRefused::Exhausted));
+}
+
+#[test]
+fn trap_7_a_worker_may_not_run_256_datagrams_ahead_of_one_that_has_not_sent_yet() {
+    let net = linked();
+    let lane = &net.ends[0].peer.lane;
+    let (mut slow, mut fast) = (SealBuffer::new(64, MTU), SealBuffer::new(1024, MTU));
+    let held = lane.seal_batch(0, net.now(), &mut Packets::of([marked(0)]), &mut slow).unwrap();
+    let ahead = (0..20).find_map(|_| seal(&net, 0, 1, 64, &mut fast).err());
+    assert_eq!(ahead, Some(SealRefused::Ahead));
+    assert!(fast.len() >= 128 && fast.len() < 256, "{}", fast.len());
+    drop(held);
+    assert_eq!(seal(&net, 0, 1, 64, &mut fast), Ok(()));
+    // What the slow worker sends at last is still within the far end's window.
+    let (mut opened, drops) = (OpenBuffer::new(1024, 1 << 20), DropCounters::default());
+    let all = fast.datagrams().chain(slow.datagrams());
+    net.ends[1].peer.lane.open_batch(net.now(), all, &at("192.0.2.1:1000"), &mut opened, &drops);
+    assert_eq!(opened.packets().len(), fast.len() + 1);
+}
+
+#[test]
+fn traps_8_and_9_every_size_is_sealed_to_its_own_length_and_32_or_left_out() {
+    let net = linked();
+    for len in 0..=MTU.bytes() + 40 {
+        let mut out = SealBuffer::new(1, MTU);
+        let mut packets = Packets::of([vec![0x45; len]]);
+        let flight = net.ends[0].peer.lane.seal_batch(0, net.now(), &mut packets, &mut out).unwrap();
+        let fits = len <= MTU.bytes();
+        assert_eq!((flight.sealed(), flight.oversized()), (usize::from(fits), usize::from(!fits)));
+        assert_eq!(out.lengths(), if fits { vec![len + Lane::OVERHEAD] } else { vec![] });
+        assert_eq!(out.bytes().len(), out.lengths().iter().sum::<usize>());
+    }
+}
+
+#[test]
+fn trap_8_no_datagram_of_any_size_or_type_makes_it_panic() {
+    let net = linked();
+    let lane = &net.ends[0].peer.lane;
+    let (mut out, drops) = (OpenBuffer::new(64, 1 << 16), DropCounters::default());
+    let index = lane.slots()[0].value() << 8 | 1;
+    for len in (0..400).chain([1452, 1453, 9000, 65_506, 65_507]) {
+        for kind in 0..6_u8 {
+            let mut datagram = vec![0x5a; len];
+            let head = [[kind, 0, 0, 0], index.to_le_bytes(), [0xff; 4], [0xff; 4]].concat();
+            datagram.iter_mut().zip(head).for_each(|(byte, value)| *byte = value);
+            assert!(lane.handshake(net.now(), &datagram, &at("192.0.2.9:9"), &mut [0; SMALL]).is_err());
+            let one = std::iter::once(datagram.as_slice());
+            assert_eq!(lane.open_batch(net.now(), one, &at("192.0.2.9:9"), &mut out, &drops), None);
+        }
+    }
+    assert!(out.packets().is_empty() && out.arena().len() > 1 << 16);
+    assert!(drops.count(Reason::InForged) > 0 && drops.count(Reason::InMalformed) > 0);
+}
+
+#[test]
+fn trap_8_a_full_buffer_leaves_the_rest_where_it_is() {
+    let net = linked();
+    let mut sealed = SealBuffer::new(10, MTU);
+    let mut packets = Packets::of((0..15).map(marked));
+    drop(net.ends[0].peer.lane.seal_batch(0, net.now(), &mut packets, &mut sealed));
+    assert_eq!((sealed.len(), sealed.room(), packets.0.len()), (10, 0, 5));
+    let (mut opened, drops) = (OpenBuffer::new(4, 1), DropCounters::default());
+    let mut datagrams = sealed.datagrams();
+    let mut count = 0;
+    while count < 10 {
+        net.ends[1].peer.lane.open_batch(net.now(), datagrams.by_ref(), &at("192.0.2.1:1000"), &mut opened, &drops);
+        for packet in opened.iter() {
+            assert_eq!(packet, marked(count));
+            count += 1;
+        }
+        opened.clear();
+    }
+}
+
+#[test]
+fn trap_8_a_datagram_is_not_opened_unless_the_largest_one_would_fit() {
+    let (net, mut sealed) = (linked(), SealBuffer::new(64, MTU));
+    assert_eq!(seal(&net, 0, 0, 64, &mut sealed), Ok(()));
+    let (mut opened, drops) = (OpenBuffer::new(64, 500), DropCounters::default());
+    let lane = &net.ends[1].peer.lane;
+    lane.open_batch(net.now(), sealed.datagrams(), &at("192.0.2.1:1000"), &mut opened, &drops);
+    // 96 bytes of each of the first six.
+    assert!(opened.is_full());
+    assert_eq!(opened.packets(), (0..6).map(|i| 96 * i..96 * i + 64).collect::<Vec<_>>());
+}
+
+#[test]
+fn of_100_000_malformed_inner_packets_from_an_authenticated_peer_none_is_kept() {
+    let net = linked();
+    let (mut opened, drops) = (OpenBuffer::new(64, 1 << 18), DropCounters::default());
+    let mut random = 1_u64;
+    let mut next = || {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        random.to_be_bytes()
+    };
+    for _ in 0..100_000 / 50 {
+        let malformed = |i: usize| {
+            // Longer than it is, a header too short, shorter than its header, another version, IPv6 too long.
+            let beginnings = [[0x45, 0, 0xff, 0xff], [0x43, 0, 0, 20], [0x45, 0, 0, 19], [0x50, 0, 0, 20], [0x60; 4]];
+            let mut packet = [beginnings[i % 5].to_vec(), (0..i * 3).flat_map(|_| next()).collect()].concat();
+            packet.iter_mut().skip(4).take(2).for_each(|byte| *byte |= 0x80);
+            packet.truncate(packet.len() - i % 4);
+            packet
+        };
+        let mut sealed = SealBuffer::new(64, MTU);
+        let mut packets = Packets::of((0..50).map(malformed));
+        drop(net.ends[0].peer.lane.seal_batch(0, net.now(), &mut packets, &mut sealed));
+        net.ends[1].peer.lane.open_batch(net.now(), sealed.datagrams(), &at("192.0.2.1:1"), &mut opened, &drops);
+    }
+    assert!(opened.packets().is_empty());
+    assert!(drops.count(Reason::InInnerMalformed) == 100_000);
+}
+
+#[test]
+fn what_is_not_ip_inside_is_counted_but_proves_that_the_peer_is_there() {
+    let mut net = linked();
+    let mut lying = marked(1);
+    lying[3] = 200;
+    let mut no_header = marked(1);
+    no_header[3] = 3;
+    for packet in [vec![0; 16], vec![0x45; 16], vec![0x60; 32], lying, no_header] {
+        net.ends[1].here = "192.0.2.2:2000".parse().unwrap();
+        assert!(net.try_data(0, [packet]));
+    }
+    net.run_for(SECOND);
+    assert_eq!(net.dropped(1, Reason::InInnerMalformed), 5);
+    assert!(net.ends[1].inbox.is_empty());
+}
+
+#[test]
+fn trap_10_a_new_preshared_key_takes_over_without_a_gap() {
+    let mut net = linked();
+    net.latency = TICK * 3 / 2;
+    let psk = || PresharedKey::parse("AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=").ok();
+    let now = net.now();
+    net.ends[1].peer.set_psk(psk(), now);
+    net.data(0, 1);
+    net.data(1, 2);
+    net.run_for(SECOND / 2);
+    net.ends[0].peer.set_psk(psk(), now);
+    for number in 3..60 {
+        net.data(0, number);
+        net.data(1, number);
+        net.run_for(TICK);
+    }
+    net.run_for(SECOND / 2);
+    let numbers = |end: &End| end.inbox.iter().map(|(_, packet)| packet[23]).collect::<Vec<_>>();
+    assert_eq!(numbers(&net.ends[1]), [1].into_iter().chain(3..60).collect::<Vec<_>>());
+    assert_eq!(numbers(&net.ends[0]), (2..60).collect::<Vec<_>>());
+    for end in &net.ends {
+        let view = end.peer.lane.view(net.now());
+        assert!(!view.replacing && view.last_handshake.unwrap() > SECOND);
+    }
+}
+
+#[test]
+fn trap_10_a_peer_with_another_preshared_key_gets_no_session() {
+    let mut net = Net::new([Plan::default(), Plan::default()]);
+    net.ends[1].peer.set_psk(Some(PresharedKey::generate().unwrap()), net.now());
+    net.run(SECOND * 30);
+    assert!(!net.session(0) && !net.session(1));
+}
+
+#[test]
+fn trap_11_a_packet_without_a_session_is_neither_taken_nor_delivered_later() {
+    let mut net = Net::new([Plan::default(), Plan::default()]);
+    net.black = true;
+    let mut packets = Packets::of([marked(7)]);
+    let mut out = SealBuffer::new(64, MTU);
+    let refused = net.ends[0].peer.lane.seal_batch(0, net.now(), &mut packets, &mut out).map(drop);
+    assert_eq!(refused, Err(SealRefused::NoSession));
+    assert_eq!((out.len(), packets.0.len()), (0, 1));
+    assert_eq!(net.ends[0].peer.lane.keepalive(net.now(), &mut [0; SMALL]), None);
+    net.black = false;
+    net.run(SECOND * 3);
+    assert!(net.both_up());
+    assert!(net.ends[1].inbox.is_empty());
+}
+
+/// An initiation of the first end, as it would be sent now.
+fn initiation(net: &Net) -> Vec<u8> {
+    advance(Duration::from_micros(10));
+    let mut out = [0; SMALL];
+    let len = net.ends[0].peer.lane.initiate(&mut out).unwrap();
+    out[..len].to_vec()
+}
+
+#[test]
+fn trap_13_handshakes_are_counted_once_and_only_at_the_gate() {
+    let net = Net::new([Plan::default(), Plan::default()]);
+    let (gate, source) = (&net.ends[1].gate, ip("192.0.2.1"));
+    let message = initiation(&net);
+    let verdicts: Vec<Verdict> = (0..1100).map(|_| gate.admit(source, &message, &mut [0; 64])).collect();
+    assert!(verdicts[..1000].iter().all(|verdict| *verdict == Verdict::Pass));
+    assert!(verdicts[1000..].iter().all(|verdict| *verdict == Verdict::Cookie(64)));
+    // The engines behind it count, too, but are never under load.
+    let lane = &net.ends[1].peer.lane;
+    for _ in 0..40 {
+        assert!(lane.handshake(net.now(), &initiation(&net), &at("192.0.2.1:1000"), &mut [0; SMALL]).is_ok());
+    }
+}
+
+#[test]
+fn trap_13_who_returns_the_cookie_gets_through_under_load() {
+    let net = Net::new([Plan::default(), Plan::default()]);
+    let (gate, mut cookie) = (&net.ends[1].gate, [0; 64]);
+    let (source, from) = (ip("192.0.2.1"), at("192.0.2.2:2000"));
+    let flood = initiation(&net);
+    while gate.admit(ip("203.0.113.1"), &flood, &mut cookie) == Verdict::Pass {}
+    assert_eq!(gate.admit(source, &initiation(&net), &mut cookie), Verdict::Cookie(64));
+    // The cookie is for the last initiation only.
+    assert!(net.ends[0].peer.lane.handshake(net.now(), &cookie, &from, &mut [0; SMALL]).is_ok());
+    let proven = initiation(&net);
+    assert_eq!(gate.admit(ip("192.0.2.77"), &proven, &mut cookie), Verdict::Cookie(64));
+    assert_eq!(gate.admit(source, &proven, &mut cookie), Verdict::Proven);
+    let answer = net.ends[1].peer.lane.handshake(net.now(), &proven, &at("192.0.2.1:1000"), &mut [0; SMALL]);
+    assert_eq!(answer.unwrap().reply, Some(wire::RESPONSE));
+    // A proven source has a budget all the same.
+    let more = (0..40).filter(|_| gate.admit(source, &proven, &mut cookie) == Verdict::Proven).count();
+    assert_eq!(more, 19);
+}
+
+#[test]
+fn forged_cookie_replies_to_a_session_take_no_room_from_others() {
+    let net = Net::new([Plan::default(), Plan::default()]);
+    let gate = &net.ends[0].gate;
+    let reply = |index: u32| [&[3, 0, 0, 0], &index.to_le_bytes()[..], &[7; 56]].concat();
+    let passed = |index, count: u32| {
+        let verdicts = (0..count).map(|_| gate.admit(ip("203.0.113.1"), &reply(index), &mut [0; 64]));
+        verdicts.filter(|verdict| *verdict == Verdict::Pass).count()
+    };
+    assert_eq!(passed(0x0102_0300, 10_000), 4);
+    assert_eq!(passed(0x0908_0700, 1), 1);
+    assert!((0..10_000).map(|index| passed(index << 8, 1)).sum::<usize>() <= 500);
+    gate.each_second();
+    assert_eq!(passed(0x0102_0300, 10), 4);
+}
+
+#[test]
+fn a_wrong_mac1_is_told_apart() {
+    let net = Net::new([Plan::default(), Plan::default()]);
+    let mut message = initiation(&net);
+    message[40] ^= 1;
+    let verdict = net.ends[1].gate.admit(ip("192.0.2.1"), &message, &mut [0; 64]);
+    assert_eq!(verdict, Verdict::Drop(Reason::InBadMac1));
+    assert_eq!(net.ends[1].gate.admit(ip("192.0.2.1"), &[4; 40], &mut [0; 64]), Verdict::Drop(Reason::InMalformed));
+    assert_eq!(
+        Gate::new(net.ends[0].identity.public()).admit(ip("192.0.2.1"), &initiation(&net), &mut [0; 64]),
+        Verdict::Drop(Reason::InBadMac1)
+    );
+}
+
+#[test]
+fn an_initiation_names_its_sender() {
+    let net = Net::new([Plan::default(), Plan::default()]);
+    let message = initiation(&net);
+    assert_eq!(net.ends[1].identity.peer_of(&message), Some(*net.ends[0].identity.public()));
+    assert_eq!(net.ends[0].identity.peer_of(&message), None);
+}
+
+/// Initiations of the first end that an eavesdropper has, in order.
+fn recorded(net: &Net) -> Vec<Vec<u8>> {
+    (0..20).map(|_| initiation(net)).collect()
+}
+
+#[test]
+fn trap_14_a_replayed_initiation_moves_neither_address_nor_session_of_a_replacement() {
+    let plans = [Plan { wanted: false, ..Plan::default() }, Plan::default()];
+    let mut net = Net::new(plans);
+    let old = recorded(&net);
+    net.run(SECOND);
+    let now = net.now();
+    advance(Duration::from_millis(1));
+    net.ends[1].peer.recreate(now);
+    net.run_for(SECOND);
+    assert!(net.both_up());
+    let known = net.ends[1].peer.address();
+    let mut answered = 0;
+    for message in &old {
+        let lane = &net.ends[1].peer.lane;
+        if let Ok(answer) = lane.handshake(net.now(), message, &at("203.0.113.9:9"), &mut [0; SMALL]) {
+            assert_eq!((answer.roam, answer.session_began), (None, false));
+            answered += 1;
+        }
+        net.data(1, 1);
+    }
+    assert!(answered >= 16, "the attack must have worked as far as it can: {answered}");
+    net.run_for(SECOND / 10);
+    assert_eq!(net.ends[0].inbox.len(), 20);
+    assert_eq!(net.ends[1].peer.address(), known);
+}
+
+#[test]
+fn trap_14_a_replayed_initiation_makes_no_session_with_a_restarted_peer() {
+    let net = Net::new([Plan::default(), Plan { configured: false, ..Plan::default() }]);
+    let (message, restarted) = (initiation(&net), &net.ends[1].peer);
+    let answer = restarted.lane.handshake(net.now(), &message, &at("203.0.113.9:9"), &mut [0; SMALL]).unwrap();
+    assert_eq!(answer, Answer { reply: Some(wire::RESPONSE), roam: None, session_began: false });
+    assert!(!restarted.lane.view(net.now()).session);
+    assert_eq!((restarted.address(), restarted.state(net.now())), (None, State::Down));
+}
+
+#[test]
+fn trap_14_cookie_replies_never_roam_and_never_count_as_heard() {
+    let mut net = linked();
+    let (gate, mut cookie) = (&net.ends[1].gate, [0; 64]);
+    let message = initiation(&net);
+    while gate.admit(ip("192.0.2.1"), &message, &mut cookie) == Verdict::Pass {}
+    assert_eq!(wire::kind(&cookie), Some(Kind::Cookie));
+    let (before, from) = (net.ends[0].peer.lane.view(net.now()), at("203.0.113.9:9"));
+    for _ in 0..2 {
+        let answer = net.ends[0].peer.lane.handshake(net.now(), &cookie, &from, &mut [0; SMALL]).unwrap();
+        assert_eq!(answer, Answer { reply: None, roam: None, session_began: false });
+    }
+    assert_eq!(net.ends[0].peer.lane.view(net.now()), before);
+    net.data(0, 1);
+    net.run_for(SECOND);
+    assert_eq!(net.ends[1].inbox.len(), 1);
+}
+
+#[test]
+fn transport_data_and_responses_roam_but_replays_do_not() {
+    let mut net = linked();
+    let elsewhere = "203.0.113.5:5000".parse().unwrap();
+    net.data(0, 1);
+    let mut moved = net.wire.pop_back().unwrap();
+    moved.from = elsewhere;
+    net.deliver(&moved);
+    assert_eq!(net.ends[1].peer.address().unwrap().remote, elsewhere);
+    moved.from = "203.0.113.66:6".parse().unwrap();
+    net.deliver(&moved);
+    assert_eq!(net.ends[1].peer.address().unwrap().remote, elsewhere);
+    assert_eq!(net.dropped(1, Reason::InReplay), 1);
+    moved.bytes[20] ^= 1;
+    moved.bytes[8] += 1;
+    net.deliver(&moved);
+    assert_eq!(net.dropped(1, Reason::InForged), 1);
+    moved.bytes[4] ^= 4;
+    net.deliver(&moved);
+    assert_eq!(net.dropped(1, Reason::InNoSession), 1);
+    assert_eq!(net.ends[1].peer.address().unwrap().remote, elsewhere);
+}
+
+#[test]
+fn trap_17_a_responder_has_no_session_until_the_initiator_has_used_it() {
+    let net = Net::new([Plan::default(), Plan::default()]);
+    let [a, b] = &net.ends;
+    let (mut out, now) = ([0; SMALL], net.now());
+    let (from_a, from_b) = (Address::new(a.here), Address::new(b.here));
+    let reply = b.peer.lane.handshake(now, &initiation(&net), &from_a, &mut out).unwrap().reply.unwrap();
+    let response = out[..reply].to_vec();
+    b.peer.lane.tick(now, &mut out);
+    let view = b.peer.lane.view(now);
+    assert_eq!((view.session, view.last_handshake, view.last_receive), (false, None, None));
+    assert_eq!(seal(&net, 1, 0, 1, &mut SealBuffer::new(64, MTU)), Err(SealRefused::NoSession));
+    let answer = a.peer.lane.handshake(now, &response, &from_b, &mut out).unwrap();
+    assert_eq!((answer.session_began, answer.roam.map(|roam| *roam.address())), (true, Some(from_b)));
+    assert!(a.peer.lane.view(now).session);
+    let keepalive = &out[..answer.reply.unwrap()];
+    let (mut opened, drops) = (OpenBuffer::new(4, 0), DropCounters::default());
+    assert!(b.peer.lane.open_batch(now, std::iter::once(keepalive), &from_a, &mut opened, &drops).is_some());
+    assert!(b.peer.lane.view(now).session && opened.packets().is_empty());
+    assert_eq!(seal(&net, 1, 0, 1, &mut SealBuffer::new(64, MTU)), Ok(()));
+}
+
+#[test]
+fn trap_18_byte_5_of_what_comes_to_us_is_the_worker_of_our_slot() {
+    let mut net = linked();
+    net.data(1, 1);
+    let bytes = &net.tape.last().unwrap().bytes;
+    let [first, _] = net.ends[0].peer.lane.slots();
+    assert_eq!(wire::receiver_index(bytes).unwrap().slot(), first);
+    assert_eq!((bytes[5], first.worker()), (3, 3));
+}
+
+#[test]
+fn secrets_are_in_no_debug_output() {
+    let net = linked();
+    let peer = format!("{:?} {:?} {:?}", net.ends[0].peer, net.ends[0].identity, net.ends[0].peer.lane);
+    assert!(!peer.contains("psk") && !peer.contains("private"));
+}

@@ -1,0 +1,117 @@
+//! Handshakes never delay transport data.
+//!
+//! ```text
+//!   B ====== A       an existing tunnel, with a paced stream and pings
+//!            | \
+//!            C  D    a newcomer; and who floods A with initiations
+//! ```
+
+use std::time::{Duration, Instant};
+
+use crate::harness::flood::Flood;
+use crate::harness::host::Finished;
+use crate::harness::net::Links;
+use crate::harness::paced::Paced;
+use crate::harness::traffic::{Pings, ping};
+use crate::harness::*;
+
+const D: usize = 3;
+/// 300 Mbit/s are 29 of these a millisecond.
+const SIZE: usize = 1300;
+
+/// How hard, and what must hold.
+struct Plan {
+    wrong: usize,
+    sound: usize,
+    stream: u32,
+    time: u64,
+}
+
+fn under_flood(plan: &Plan) {
+    let Some(net) = Net::new(4, Links::default()) else { return };
+    let mut file = net.file(A, &[B, C]);
+    file.connections[1].endpoint = None;
+    let (a, b) = (net.start(A, &file), net.start(B, &net.file(B, &[A])));
+    b.wait_up();
+    let mut newcomer = net.daemon(C, &net.file(C, &[A]));
+    let quiet = measure(&net, plan, || {});
+    let (memory, cpu, start) = (a.memory(), a.cpu(), Instant::now());
+    let flood = Flood::start(net.gateway(D), (net.site(A).endpoint4(), net.site(A).public()), plan.wrong, plan.sound);
+    let mut came = Duration::ZERO;
+    let loaded = measure(&net, plan, || {
+        newcomer.start();
+        let began = Instant::now();
+        newcomer.wait_up_within(seconds(15));
+        came = began.elapsed();
+    });
+    let (sent, generator) = flood.finish();
+    let (grown, used, lasted) = (a.memory().saturating_sub(memory), a.cpu() - cpu, start.elapsed());
+    let drops = a.status().unwrap().drops();
+    eprintln!(
+        "without: {quiet}\nflooded: {loaded}\nnewcomer in after {came:?}, memory + {grown} KiB\n\
+         {sent} initiations in {lasted:?}; CPU: generator {generator:?}, daemon {used:?}\n{drops}"
+    );
+    // A machine that is busy with other things loses some without a flood, too.
+    assert!(loaded.kept() >= quiet.kept() - 0.05, "{loaded} {quiet}");
+    assert!(loaded.answered() >= quiet.answered() - 0.01, "{loaded} {quiet}");
+    assert!(grown < 16 << 10, "{grown} KiB");
+    assert!(a.status().unwrap().dropped("in_bad_mac1") > 1000);
+}
+
+/// What the tunnel carried meanwhile.
+struct Carried {
+    sent: u64,
+    received: u64,
+    mbit_s: f64,
+    pings: Pings,
+    rtt: String,
+}
+
+impl Carried {
+    fn kept(&self) -> f64 {
+        self.received as f64 / self.sent as f64
+    }
+
+    fn answered(&self) -> f64 {
+        f64::from(self.pings.received) / f64::from(self.pings.sent)
+    }
+}
+
+impl std::fmt::Display for Carried {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { sent, received, mbit_s, pings, rtt } = self;
+        write!(f, "{mbit_s:.0} Mbit/s, {received} of {sent}; {pings:?} {rtt}")
+    }
+}
+
+fn measure(net: &Net, plan: &Plan, meanwhile: impl FnOnce()) -> Carried {
+    let (here, far) = (net.site(A), net.site(B));
+    let stream = Paced::start(&far.lan, &here.lan, here.lan4(), plan.stream, SIZE);
+    let start = Instant::now();
+    let count = (plan.time * 50).to_string();
+    let (pings, finished) = std::thread::scope(|scope| {
+        let pings = scope.spawn(|| ping(&here.lan, far.lan4(), &["-i", "0.02", "-c", &count, "-W", "1"]));
+        meanwhile();
+        pings.join().unwrap()
+    });
+    let lasted = start.elapsed();
+    let outcome = stream.finish();
+    let mbit_s = outcome.received as f64 * SIZE as f64 * 8.0 / lasted.as_secs_f64() / 1e6;
+    Carried { sent: outcome.sent, received: outcome.received, mbit_s, pings, rtt: rtt(&finished) }
+}
+
+fn rtt(finished: &Finished) -> String {
+    finished.stdout.lines().find(|line| line.starts_with("rtt")).unwrap_or_default().to_owned()
+}
+
+#[test]
+fn a_flood_of_handshakes_delays_no_transport_data() {
+    under_flood(&Plan { wrong: 10, sound: 5, stream: 5, time: 8 });
+}
+
+#[test]
+fn the_full_flood_delays_no_transport_data() {
+    if long() {
+        under_flood(&Plan { wrong: 50, sound: 10, stream: 29, time: 30 });
+    }
+}

@@ -1,0 +1,154 @@
+//! With WireGuards that others wrote, in userspace: either side initiates, with and without a preshared key, over both
+//! families, and either end moves.
+
+use std::net::SocketAddr;
+
+use linkspan::tunnel::key::PresharedKey;
+
+use crate::harness::daemon::{Daemon, write_secret};
+use crate::harness::file::File;
+use crate::harness::packets::noise;
+use crate::harness::stock::{Peering, Program, installed};
+use crate::harness::traffic::{pings_pass, tcp_transfer, udp_echo};
+use crate::harness::*;
+
+const WHOLE: usize = 10 << 20;
+
+/// A's file for a stock peer at B, which knows no inside addresses.
+fn file(net: &Net, endpoint: Option<SocketAddr>, preshared_key: Option<&str>) -> File {
+    let mut file = net.file(A, &[B]).endpoint(endpoint);
+    file.connections[0].inside = None;
+    if let Some(key) = preshared_key {
+        let path = net.directory("preshared").join("key");
+        write_secret(&path, &format!("{key}\n"), 0o600);
+        file.connections[0].tunnel.push(format!("preshared_key_file = {path:?}"));
+    }
+    file
+}
+
+/// Datagrams of many sizes and 10 MB both ways, over both families; the 10 MB over the first of them.
+fn everything_passes(net: &Net, ipv4: bool) {
+    let (a, b) = (net.site(A), net.site(B));
+    for (here, far) in [(a.lan4(), b.lan4()), (a.lan6(), b.lan6())] {
+        udp_echo(&a.lan, &b.lan, far, (0..1372).step_by(49));
+        udp_echo(&b.lan, &a.lan, here, [1, 1000, 1372]);
+    }
+    let (here, far) = if ipv4 { (a.lan4(), b.lan4()) } else { (a.lan6(), b.lan6()) };
+    let content = noise(8, WHOLE);
+    tcp_transfer(&a.lan, &b.lan, far, &content, seconds(30));
+    tcp_transfer(&b.lan, &a.lan, here, &content, seconds(30));
+}
+
+/// A's address changes, then B's port: each follows the other's datagrams.
+fn both_move(net: &Net, a: &Daemon<'_>, b: &stock::Stock<'_>) {
+    let (here, far) = (net.site(A), net.site(B));
+    here.gateway.ip(
+        "address del 198.18.1.1/24 dev wan\naddress add 198.18.1.99/24 dev wan\nroute add default via 198.18.1.254\n",
+    );
+    pings_pass(&here.lan, far.lan4(), &["-c", "2", "-i", "0.2", "-W", "2"]);
+    eventually(seconds(5), "B follows A", || (b.endpoint() == "198.18.1.99:51820").then_some(()));
+    let finished = b.wg(&["set", &b.name, "listen-port", "51899"]);
+    assert!(finished.status.success(), "{finished:?}");
+    // A new socket takes some of them a moment.
+    eventually(seconds(10), "A follows B", || {
+        let _ = traffic::ping(&far.lan, here.lan4(), &["-c", "1", "-W", "1"]);
+        a.status().filter(|status| status.endpoint(0) == "198.18.2.1:51899")
+    });
+    pings_pass(&far.lan, here.lan4(), &["-c", "2", "-i", "0.2", "-W", "2"]);
+    pings_pass(&here.lan, far.lan4(), &["-c", "2", "-i", "0.2", "-W", "2"]);
+}
+
+/// We initiate, over IPv4, with a preshared key; then both ends move.
+fn we_initiate(program: Program) {
+    if !installed(&program.path()) {
+        return;
+    }
+    let Some(net) = Net::two_sites() else { return };
+    let key = PresharedKey::generate().unwrap().reveal();
+    let b = net.stock(program, B, A, &Peering { preshared_key: Some(&key), ..Peering::default() });
+    let a = net.start(A, &file(&net, Some(net.site(B).endpoint4()), Some(&key)));
+    a.wait_up();
+    everything_passes(&net, true);
+    both_move(&net, &a, &b);
+}
+
+/// They initiate, over IPv6, without one.
+fn they_initiate(program: Program) {
+    if !installed(&program.path()) {
+        return;
+    }
+    let Some(net) = Net::two_sites() else { return };
+    let a = net.start(A, &file(&net, None, None));
+    a.wait("it answers", |_| true);
+    let peering = Peering { endpoint: Some(net.site(A).endpoint6()), keepalive: Some(5), ..Peering::default() };
+    let _b = net.stock(program, B, A, &peering);
+    a.wait_up();
+    assert_eq!(a.status().unwrap().endpoint(0), net.site(B).endpoint6().to_string());
+    everything_passes(&net, false);
+}
+
+/// 140 s of pings, and transfers between them: the rekey at 120 s is in it. None may be lost.
+fn a_rekey_loses_nothing(program: Program) {
+    if !long() || !installed(&program.path()) {
+        return;
+    }
+    let Some(net) = Net::two_sites() else { return };
+    let _b = net.stock(program, B, A, &Peering { endpoint: Some(net.site(A).endpoint4()), ..Peering::default() });
+    let a = net.start(A, &file(&net, Some(net.site(B).endpoint4()), None));
+    a.wait_up();
+    let pinging = net.lan(A).command("ping", &["-q", "-i", "0.05", "-c", "2800", &net.site(B).lan4().to_string()]);
+    let pings = std::thread::spawn(move || host::finish(pinging, seconds(300)));
+    let content = noise(8, WHOLE);
+    while !pings.is_finished() {
+        tcp_transfer(net.lan(A), net.lan(B), net.site(B).lan4(), &content, seconds(30));
+        tcp_transfer(net.lan(B), net.lan(A), net.site(A).lan4(), &content, seconds(30));
+        std::thread::sleep(seconds(5));
+    }
+    let said = pings.join().unwrap().stdout;
+    assert!(said.contains(" 0% packet loss"), "{said}");
+}
+
+#[test]
+fn wireguard_go_answers() {
+    we_initiate(Program::WireguardGo);
+}
+
+#[test]
+fn wireguard_go_initiates() {
+    they_initiate(Program::WireguardGo);
+}
+
+#[test]
+fn wireguard_go_renews_its_keys_under_traffic() {
+    a_rekey_loses_nothing(Program::WireguardGo);
+}
+
+#[test]
+fn boringtun_cli_answers() {
+    we_initiate(Program::Boringtun);
+}
+
+#[test]
+fn boringtun_cli_initiates() {
+    they_initiate(Program::Boringtun);
+}
+
+#[test]
+fn boringtun_cli_renews_its_keys_under_traffic() {
+    a_rekey_loses_nothing(Program::Boringtun);
+}
+
+#[test]
+fn gotatun_answers() {
+    we_initiate(Program::Gotatun);
+}
+
+#[test]
+fn gotatun_initiates() {
+    they_initiate(Program::Gotatun);
+}
+
+#[test]
+fn gotatun_renews_its_keys_under_traffic() {
+    a_rekey_loses_nothing(Program::Gotatun);
+}

@@ -1,0 +1,275 @@
+//! Start, stop, crash: what is there meanwhile, what is left, and that nothing ever leaves in clear.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crate::harness::capture::Frame;
+use crate::harness::host::at;
+use crate::harness::packets::MARKER;
+use crate::harness::traffic::{ping, pings_pass};
+use crate::harness::*;
+
+/// A TCP connection that carries markers without pause, from one LAN to the other.
+struct Stream {
+    received: Arc<AtomicU64>,
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Stream {
+    fn start(net: &Net) -> Self {
+        let listener = net.lan(B).listen(at(net.site(B).lan4(), 0));
+        let out = net.lan(A).connect(listener.local_addr().unwrap(), seconds(10));
+        let (back, _) = listener.accept().unwrap();
+        back.set_read_timeout(Some(seconds(10))).unwrap();
+        let (received, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+        let (stopped, count) = (Arc::clone(&stop), Arc::clone(&received));
+        let send = std::thread::spawn(move || send_markers(out, &stopped));
+        let receive = std::thread::spawn(move || check_markers(back, &count));
+        Self { received, stop, threads: vec![send, receive] }
+    }
+
+    /// Waits until more has arrived than had until now.
+    fn lives(&self, within: Duration) {
+        let before = self.received.load(Ordering::Relaxed);
+        // More than what may have waited in the receiver's buffers.
+        eventually(within, "the TCP connection lives", || {
+            (self.received.load(Ordering::Relaxed) > before + 100_000).then_some(())
+        });
+    }
+
+    /// Ends it; every byte that was sent must have been right.
+    fn finish(mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            thread.join().unwrap();
+        }
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+fn send_markers(mut out: TcpStream, stop: &AtomicBool) {
+    let block = MARKER.repeat(100);
+    while !stop.load(Ordering::Relaxed) {
+        out.write_all(&block).expect("the connection lives");
+        // Some Mbit/s: traffic, not a load test.
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn check_markers(mut from: TcpStream, count: &AtomicU64) {
+    let mut block = vec![0; MARKER.len() * 100];
+    while from.read_exact(&mut block).is_ok() {
+        assert!(block.chunks(MARKER.len()).all(|chunk| chunk == MARKER));
+        count.fetch_add(block.len() as u64, Ordering::Relaxed);
+    }
+}
+
+/// On an uplink only the daemons' datagrams, and what finds neighbours, may pass.
+fn nothing_in_clear(frames: &[Frame], net: &Net) {
+    assert!(frames.len() > 10, "the capture heard the tunnel");
+    let outer = |address: std::net::IpAddr| match address {
+        std::net::IpAddr::V4(v4) => v4.octets()[..2] == [198, 18] || v4.is_multicast(),
+        std::net::IpAddr::V6(v6) => {
+            v6.segments()[..2] == [0x2001, 0xdb8]
+                || v6.is_multicast()
+                || v6.is_unicast_link_local()
+                || v6.is_unspecified()
+        }
+    };
+    let inner = |frame: &&Frame| {
+        frame.contains(MARKER) || frame.addresses().is_some_and(|(from, to)| !outer(from) || !outer(to))
+    };
+    let shown: Vec<_> = frames.iter().filter(inner).map(Frame::addresses).take(5).collect();
+    assert!(shown.is_empty(), "in clear on the uplink of {}: {shown:?}", net.gateway(A).name());
+}
+
+/// What stands when a daemon was killed: the footprint of before and the routes of last resort, nothing else.
+fn only_fail_closed_routes_are_left(net: &Net, before: &str) {
+    let after = net.gateway(A).footprint();
+    let stray: Vec<&str> = after.lines().filter(|line| !before.lines().any(|old| old == *line)).collect();
+    assert!(stray.iter().all(|line| line.starts_with("unreachable ")), "{stray:#?}");
+    for network in net.site(B).networks() {
+        assert!(stray.iter().any(|line| line.contains(&network)), "{network} is not closed: {stray:#?}");
+    }
+}
+
+#[test]
+fn a_killed_daemon_is_back_within_two_seconds_and_nothing_leaves_in_clear() {
+    let Some(net) = Net::two_sites() else { return };
+    let before = net.gateway(A).footprint();
+    let uplink = Capture::start(net.gateway(A), "wan");
+    let (mut a, _b) = net.link(&net.file(A, &[B]), &net.file(B, &[A]));
+    let stream = Stream::start(&net);
+    for _ in 0..if long() { 20 } else { 3 } {
+        stream.lives(seconds(10));
+        a.kill();
+        only_fail_closed_routes_are_left(&net, &before);
+        let (pings, _) = ping(net.lan(A), net.site(B).lan4(), &["-c", "1", "-W", "1"]);
+        assert_eq!(pings.received, 0);
+        let restarted = Instant::now();
+        a.start();
+        // From before the start: what counts is that packets pass again.
+        eventually(seconds(2).saturating_sub(restarted.elapsed()), "packets pass again", || {
+            let (pings, _) = ping(net.lan(A), net.site(B).lan4(), &["-c", "1", "-W", "1"]);
+            (pings.received == 1).then_some(())
+        });
+        a.wait_up();
+        stream.lives(seconds(10));
+    }
+    stream.finish();
+    nothing_in_clear(&uplink.stop(), &net);
+}
+
+#[test]
+fn while_the_daemon_is_dead_the_far_network_is_unreachable() {
+    let Some(net) = Net::two_sites() else { return };
+    let (mut a, _b) = net.link(&net.file(A, &[B]), &net.file(B, &[A]));
+    let far = net.site(B);
+    pings_pass(net.lan(A), far.lan4(), &["-c", "1"]);
+    a.kill();
+    let uplink = Capture::start(net.gateway(A), "wan");
+    for (to, word) in [(far.lan4(), "Unreachable"), (far.lan6(), "nreachable")] {
+        let (pings, finished) = ping(net.lan(A), to, &["-c", "2", "-i", "0.2", "-W", "1"]);
+        assert_eq!(pings.received, 0);
+        assert!(finished.stdout.contains(word) || finished.stdout.contains("No route"), "{finished:?}");
+    }
+    let frames = uplink.stop();
+    let towards = |frame: &&Frame| frame.addresses().is_some_and(|(_, to)| to == far.lan4() || to == far.lan6());
+    assert_eq!(frames.iter().filter(towards).count(), 0);
+}
+
+#[test]
+fn before_the_first_session_the_far_network_is_closed_already() {
+    let Some(net) = Net::two_sites() else { return };
+    let uplink = Capture::start(net.gateway(A), "wan");
+    let a = net.start(A, &net.file(A, &[B]));
+    a.wait("the daemon answers", |_| true);
+    ping(net.lan(A), net.site(B).lan4(), &["-c", "2", "-i", "0.2", "-W", "1"]);
+    let frames = uplink.stop();
+    let inner = |frame: &&Frame| frame.addresses().is_some_and(|(_, to)| to == net.site(B).lan4());
+    assert_eq!(frames.iter().filter(inner).count(), 0);
+}
+
+#[test]
+fn a_clean_stop_leaves_nothing() {
+    let Some(net) = Net::two_sites() else { return };
+    let before = net.gateway(A).footprint();
+    let (mut a, _b) = net.link(&net.file(A, &[B]), &net.file(B, &[A]));
+    pings_pass(net.lan(A), net.site(B).lan4(), &["-c", "1"]);
+    assert_ne!(net.gateway(A).footprint(), before);
+    let socket = a.socket();
+    a.stop();
+    assert_eq!(net.gateway(A).footprint(), before);
+    assert!(!socket.exists(), "the status socket is left");
+}
+
+#[test]
+fn a_clean_stop_after_a_crash_leaves_nothing_either() {
+    let Some(net) = Net::two_sites() else { return };
+    let before = net.gateway(A).footprint();
+    let (mut a, _b) = net.link(&net.file(A, &[B]), &net.file(B, &[A]));
+    a.kill();
+    a.start();
+    a.wait_up();
+    a.stop();
+    assert_eq!(net.gateway(A).footprint(), before);
+}
+
+#[test]
+fn with_withdraw_a_dead_daemon_closes_nothing() {
+    let Some(net) = Net::two_sites() else { return };
+    let mut file = net.file(A, &[B]);
+    file.connections[0].connection.push("when_down = \"withdraw\"".into());
+    let before = net.gateway(A).footprint();
+    let (mut a, _b) = net.link(&file, &net.file(B, &[A]));
+    assert!(!net.gateway(A).footprint().contains("unreachable 10."));
+    a.kill();
+    assert_eq!(net.gateway(A).footprint(), before);
+}
+
+#[test]
+fn a_route_that_another_program_deletes_is_put_back_within_a_second() {
+    let Some(net) = Net::two_sites() else { return };
+    let (_a, _b) = net.link(&net.file(A, &[B]), &net.file(B, &[A]));
+    let gateway = net.gateway(A);
+    let with_routes = gateway.footprint();
+    gateway.ip("route del 10.2.0.0/16 dev ls0\nroute del unreachable 10.2.0.0/16\nroute del fd00:2::/48 dev ls0\n");
+    // `ip` would have failed had they not been there. A second, and what asking takes.
+    eventually(Duration::from_millis(1500), "the routes are back", || {
+        (gateway.footprint() == with_routes).then_some(())
+    });
+    pings_pass(net.lan(A), net.site(B).lan4(), &["-c", "1"]);
+}
+
+#[test]
+fn an_interface_that_is_set_down_closes_and_one_that_is_set_up_again_carries_on() {
+    let Some(net) = Net::two_sites() else { return };
+    let (a, _b) = net.link(&net.file(A, &[B]), &net.file(B, &[A]));
+    let gateway = net.gateway(A);
+    let with_routes = gateway.footprint();
+    let uplink = Capture::start(gateway, "wan");
+    gateway.ip("link set ls0 down");
+    let (pings, _) = ping(net.lan(A), net.site(B).lan4(), &["-c", "2", "-i", "0.2", "-W", "1"]);
+    assert_eq!(pings.received, 0);
+    eventually(seconds(2), "the status says so", || {
+        a.ask_status(&[]).stdout.contains("ip link set ls0 up").then_some(())
+    });
+    gateway.ip("link set ls0 up");
+    eventually(seconds(2), "all is there again", || (gateway.footprint() == with_routes).then_some(()));
+    pings_pass(net.lan(A), net.site(B).lan4(), &["-c", "1"]);
+    pings_pass(net.lan(A), net.site(B).lan6(), &["-c", "1"]);
+    let towards = |frame: &&Frame| frame.addresses().is_some_and(|(_, to)| to == net.site(B).lan4());
+    assert_eq!(uplink.stop().iter().filter(towards).count(), 0);
+}
+
+#[test]
+fn a_daemon_whose_interface_is_deleted_ends_at_once_and_leaves_the_far_network_closed() {
+    let Some(net) = Net::two_sites() else { return };
+    let before = net.gateway(A).footprint();
+    let (mut a, _b) = net.link(&net.file(A, &[B]), &net.file(B, &[A]));
+    net.gateway(A).ip("link del ls0");
+    assert_eq!(a.wait_exit(seconds(5)).code(), Some(1));
+    let last = a.log().lines().last().unwrap_or_default().to_owned();
+    assert!(last.contains("deleted") && last.contains("start the daemon again"), "{last}");
+    only_fail_closed_routes_are_left(&net, &before);
+    a.start();
+    a.wait_up();
+    a.stop();
+    assert_eq!(net.gateway(A).footprint(), before);
+}
+
+#[test]
+fn a_far_end_that_does_not_answer_is_a_warning_until_it_does() {
+    let Some(net) = Net::two_sites() else { return };
+    let a = net.start(A, &net.file(A, &[B]));
+    let silent = "no answer from 198.18.2.1:51820";
+    let warned = || a.status().filter(|status| status.warnings().contains(silent));
+    eventually(seconds(20), "the status warns", warned);
+    let b = net.start(B, &net.file(B, &[A]));
+    b.wait_up();
+    assert!(!a.wait_up().warnings().contains(silent));
+    assert_eq!(a.log().matches(silent).count(), 1, "{}", a.log());
+    assert!(a.log().contains("started"), "{}", a.log());
+}
+
+#[test]
+fn a_route_source_that_the_host_lacks_is_a_warning_until_it_has_it() {
+    let Some(net) = Net::two_sites() else { return };
+    let mut file = net.file(A, &[B]);
+    file.connections[0].connection.push("route_source = \"10.1.0.99\"".into());
+    let (a, _b) = net.link(&file, &net.file(B, &[A]));
+    a.wait("the status warns", |status| status.warnings().contains("route_source 10.1.0.99"));
+    net.gateway(A).ip("address add 10.1.0.99/24 dev lan\n");
+    a.wait("it does no more", |status| !status.warnings().contains("route_source"));
+    pings_pass(net.gateway(A), net.site(B).lan4(), &["-c", "1"]);
+}

@@ -1,0 +1,122 @@
+//! Keys stay where they belong.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::ExitStatusExt as _;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use nix::sys::signal::Signal;
+
+use crate::harness::daemon::{Daemon, LINKSPAN, write_secret};
+use crate::harness::host::finish;
+use crate::harness::traffic::pings_pass;
+use crate::harness::*;
+
+/// A secret in every form in which it may slip out.
+fn forms(base64: &str) -> Vec<Vec<u8>> {
+    let raw = STANDARD.decode(base64).unwrap();
+    let hex: String = raw.iter().map(|byte| format!("{byte:02x}")).collect();
+    let debug = format!("{raw:?}");
+    let upper = hex.to_uppercase();
+    let unpadded = base64.trim_end_matches('=').to_owned();
+    [hex, upper, debug, unpadded].into_iter().map(String::into_bytes).chain([raw]).collect()
+}
+
+fn leaks(place: &str, bytes: &[u8], secrets: &[Vec<u8>]) -> Option<String> {
+    let found = secrets.iter().any(|secret| bytes.windows(secret.len()).any(|window| window == secret.as_slice()));
+    found.then(|| place.to_owned())
+}
+
+#[test]
+fn no_key_is_in_the_log_the_status_the_environment_or_the_arguments() {
+    let Some(net) = Net::two_sites() else { return };
+    let psk = linkspan::tunnel::key::PresharedKey::generate().unwrap();
+    let with_psk = |mut file: file::File, name: &str| {
+        let path = net.directory("psk").join(name);
+        write_secret(&path, &psk.reveal(), 0o600);
+        file.connections[0].tunnel.push(format!("preshared_key_file = {path:?}"));
+        file
+    };
+    let mut a = net.daemon(A, &with_psk(net.file(A, &[B]), "a"));
+    a.log_level = "trace";
+    a.start();
+    let b = net.start(B, &with_psk(net.file(B, &[A]), "b"));
+    a.wait_up();
+    b.wait_up();
+    pings_pass(net.lan(A), net.site(B).lan4(), &["-c", "1"]);
+    let secrets: Vec<_> = [&*net.site(A).key.reveal(), &*psk.reveal()].into_iter().flat_map(|key| forms(key)).collect();
+    let proc = |file: &str| fs::read(format!("/proc/{}/{file}", a.pid())).unwrap();
+    let places = [
+        ("log", a.log().into_bytes()),
+        ("status", a.ask_status(&[]).stdout.into_bytes()),
+        ("status --json", a.ask_status(&["--json"]).stdout.into_bytes()),
+        ("environ", proc("environ")),
+        ("cmdline", proc("cmdline")),
+    ];
+    assert!(a.log().contains("TRACE") || a.log().contains("DEBUG"), "the log was not at its most talkative");
+    let found: Vec<_> = places.iter().filter_map(|(place, bytes)| leaks(place, bytes, &secrets)).collect();
+    assert!(found.is_empty(), "{found:?}");
+}
+
+#[test]
+fn the_daemon_is_not_dumpable_and_writes_no_core() {
+    let Some(net) = Net::two_sites() else { return };
+    let mut a = net.start(A, &net.file(A, &[B]));
+    a.wait("it answers", |_| true);
+    let pid = a.pid();
+    let limits = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    assert_eq!(core.split_whitespace().filter(|word| *word == "0").count(), 2, "{core}");
+    // The same user with the same capability, but not more, may not look into it. Into itself it may.
+    let spy = |path: &str| {
+        let arguments = ["--bounding-set", "-all,+net_admin", "--inh-caps", "-all", "cat", path];
+        net.gateway(A).output(seconds(5), "setpriv", &arguments)
+    };
+    assert!(spy("/proc/self/environ").status.success());
+    assert!(!spy(&format!("/proc/{pid}/environ")).status.success());
+    a.signal(Signal::SIGABRT);
+    let status = a.wait_exit(seconds(5));
+    assert_eq!(status.signal(), Some(Signal::SIGABRT as i32));
+    assert!(!status.core_dumped());
+}
+
+#[test]
+fn the_daemon_keeps_no_capability_but_one() {
+    let Some(net) = Net::two_sites() else { return };
+    let a = net.start(A, &net.file(A, &[B]));
+    a.wait("it answers", |_| true);
+    let status = fs::read_to_string(format!("/proc/{}/status", a.pid())).unwrap();
+    let set = |name: &str| {
+        let line = status.lines().find(|line| line.starts_with(name)).unwrap();
+        u64::from_str_radix(line.split_whitespace().nth(1).unwrap(), 16).unwrap()
+    };
+    const NET_ADMIN: u64 = 1 << 12;
+    for name in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+        assert_eq!(set(name) & !NET_ADMIN, 0, "{name}: {:x}", set(name));
+    }
+    assert_eq!(set("CapEff"), NET_ADMIN);
+    assert!(status.lines().any(|line| line.split_whitespace().eq(["NoNewPrivs:", "1"])));
+}
+
+#[test]
+fn a_stranger_may_not_open_the_status_socket() {
+    let Some(net) = Net::two_sites() else { return };
+    let a = net.start(A, &net.file(A, &[B]));
+    a.wait("it answers", |_| true);
+    let mode = fs::metadata(a.socket()).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode, 0o660);
+    let refused = as_nobody(&net, &a);
+    assert!(!refused.status.success());
+    assert!(refused.stderr.to_lowercase().contains("permission denied"), "{refused:?}");
+}
+
+/// `linkspan status` as a user of no rights, who may read the program and reach the directory.
+fn as_nobody(net: &Net, daemon: &Daemon<'_>) -> host::Finished {
+    let program = net.directory("bin").join("linkspan");
+    fs::copy(LINKSPAN, &program).unwrap();
+    let mut command = std::process::Command::new("setpriv");
+    command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]).arg(program);
+    command.args(["status", "--socket"]).arg(daemon.socket());
+    finish(command, seconds(5))
+}

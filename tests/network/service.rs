@@ -1,0 +1,182 @@
+//! The daemon as the service manager starts it: an unprivileged user, one capability, the key as a credential.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::chown;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use nix::sys::signal::Signal;
+
+use crate::harness::daemon::{Daemon, LINKSPAN, write_secret};
+use crate::harness::traffic::pings_pass;
+use crate::harness::*;
+
+const NOBODY: u32 = 65534;
+const UNIT: &str = include_str!("../../systemd/linkspan@.service");
+
+/// A's gateway with the folders, the credential and the notification socket that the unit asks for.
+struct Service<'n> {
+    net: &'n Net,
+    folder: PathBuf,
+    manager: UnixDatagram,
+}
+
+impl<'n> Service<'n> {
+    fn new(net: &'n Net) -> Self {
+        let folder = net.directory("service");
+        let manager = UnixDatagram::bind(folder.join("notify")).unwrap();
+        manager.set_read_timeout(Some(seconds(10))).unwrap();
+        chown(folder.join("notify"), Some(NOBODY), None).unwrap();
+        fs::copy(LINKSPAN, folder.join("linkspan")).unwrap();
+        Self { net, folder, manager }
+    }
+
+    /// The daemon, not started yet. Its key file is unreadable for its user, as the one in /etc is.
+    fn daemon(&self) -> Daemon<'n> {
+        let daemon = self.net.daemon(A, &self.net.file(A, &[B]));
+        let state = daemon.directory().join("state");
+        fs::create_dir_all(&state).unwrap();
+        for own in [daemon.directory(), &state] {
+            chown(own, Some(NOBODY), Some(NOBODY)).unwrap();
+        }
+        let credential = self.folder.join("ls0.key");
+        write_secret(&credential, &fs::read_to_string(daemon.key_file()).unwrap(), 0o400);
+        chown(credential, Some(NOBODY), None).unwrap();
+        daemon
+    }
+
+    /// The start as the unit does it, by `tracer` (a program and its arguments) if that is not empty.
+    fn command(&self, daemon: &Daemon<'_>, tracer: &[&str]) -> Command {
+        let only = "-all,+net_admin";
+        let user = NOBODY.to_string();
+        let program = self.folder.join("linkspan");
+        let run = daemon.run_arguments();
+        let drop = ["--reuid", &user, "--regid", &user, "--clear-groups", "--no-new-privs"];
+        let keep = ["--inh-caps", only, "--ambient-caps", only, "--bounding-set", only];
+        let mut words = tracer.to_vec();
+        words.extend(["setpriv"].into_iter().chain(drop).chain(keep).chain([program.to_str().unwrap()]));
+        words.extend(run.iter().map(String::as_str));
+        let mut command = self.net.gateway(A).command(words[0], &words[1..]);
+        command.env("CREDENTIALS_DIRECTORY", &self.folder).env("NOTIFY_SOCKET", self.folder.join("notify"));
+        command.env("WATCHDOG_USEC", "15000000");
+        command
+    }
+
+    /// Waits for this word to the service manager.
+    fn told(&self, word: &str) {
+        let mut buffer = [0; 4096];
+        eventually(seconds(20), word, || {
+            let length = self.manager.recv(&mut buffer).unwrap();
+            String::from_utf8_lossy(&buffer[..length]).lines().any(|line| line == word).then_some(())
+        });
+    }
+}
+
+#[test]
+fn an_unprivileged_user_with_net_admin_alone_is_enough() {
+    let Some(net) = Net::two_sites() else { return };
+    let before = net.gateway(A).footprint();
+    let service = Service::new(&net);
+    let mut a = service.daemon();
+    a.start_by(service.command(&a, &[]));
+    let b = net.start(B, &net.file(B, &[A]));
+    a.wait_up();
+    b.wait_up();
+    pings_pass(net.lan(A), net.site(B).lan4(), &["-c", "2", "-i", "0.2", "-W", "2"]);
+    pings_pass(net.lan(B), net.site(A).lan6(), &["-c", "2", "-i", "0.2", "-W", "2"]);
+    let status = fs::read_to_string(format!("/proc/{}/status", a.pid())).unwrap();
+    assert!(status.lines().any(|line| line.split_whitespace().eq(["Uid:", "65534", "65534", "65534", "65534"])));
+    a.stop();
+    assert_eq!(net.gateway(A).footprint(), before);
+    assert!(!a.socket().exists());
+    assert!(!a.log().contains("WARN") && !a.log().contains("ERROR"), "{}", a.log());
+}
+
+#[test]
+fn ready_is_said_only_when_device_routes_and_sockets_are_up() {
+    let Some(net) = Net::two_sites() else { return };
+    let service = Service::new(&net);
+    let mut a = service.daemon();
+    a.start_by(service.command(&a, &[]));
+    service.told("READY=1");
+    let gateway = net.gateway(A);
+    assert!(gateway.ask("ip", &["-br", "link", "show", "ls0"]).contains("UP"));
+    assert!(gateway.ask("ip", &["route", "get", "10.2.0.2"]).contains("dev ls0"));
+    assert!(gateway.ask("ip", &["-6", "route", "get", "fd00:2::2"]).contains("dev ls0"));
+    assert!(a.status().is_some());
+    let taken = gateway.run(|| std::net::UdpSocket::bind("0.0.0.0:51820")).unwrap_err();
+    assert_eq!(taken.kind(), std::io::ErrorKind::AddrInUse);
+    service.told("WATCHDOG=1");
+    service.told("WATCHDOG=1");
+    a.signal(Signal::SIGHUP);
+    a.signal(Signal::SIGTERM);
+    service.told("STOPPING=1");
+    assert!(a.wait_exit(seconds(5)).success());
+}
+
+#[test]
+fn no_system_call_is_made_that_the_unit_forbids() {
+    let Some(net) = Net::two_sites() else { return };
+    let service = Service::new(&net);
+    let mut a = service.daemon();
+    let trace = service.folder.join("trace");
+    let strace = ["strace", "-f", "-qq", "--seccomp-bpf", "-e", "signal=none", "-o", trace.to_str().unwrap()];
+    a.start_by(service.command(&a, &strace));
+    let b = net.start(B, &net.file(B, &[A]));
+    a.wait_up_within(seconds(30));
+    b.wait_up();
+    pings_pass(net.lan(A), net.site(B).lan4(), &["-c", "2", "-i", "0.2", "-W", "2"]);
+    a.signal(Signal::SIGHUP);
+    service.told("WATCHDOG=1");
+    // strace hands the signal on to nobody: the daemon is the process that says who it is.
+    let pid = eventually(seconds(5), "the daemon's process", || child_of(a.pid()));
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGTERM).unwrap();
+    assert!(a.wait_exit(seconds(10)).success(), "{}", a.log());
+    let forbidden: Vec<_> = calls(&trace).difference(&allowed()).cloned().collect();
+    assert!(forbidden.is_empty(), "{forbidden:?}");
+}
+
+fn child_of(pid: u32) -> Option<i32> {
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+    children.split_whitespace().next()?.parse().ok()
+}
+
+/// The calls in the trace from the moment on at which the daemon is the program. Lines are "PID call(...) = result".
+fn calls(trace: &Path) -> BTreeSet<String> {
+    let text = fs::read_to_string(trace).unwrap();
+    let is_start = |line: &&str| line.contains("execve(") && line.contains("service/linkspan");
+    let lines = text.lines().skip_while(|line| !is_start(line)).skip(1);
+    let call = |line: &str| {
+        let rest = line.split_once(' ')?.1.trim_start();
+        let name = rest.strip_prefix("<... ").unwrap_or(rest).split(['(', ' ']).next()?;
+        (!name.starts_with(['+', '-', '<'])).then(|| name.to_owned())
+    };
+    let calls: BTreeSet<_> = lines.filter_map(call).collect();
+    assert!(calls.len() > 30, "{calls:?}");
+    calls
+}
+
+/// What the unit's SystemCallFilter lines allow, read as systemd reads them.
+fn allowed() -> BTreeSet<String> {
+    // @default is always allowed; it holds what every program needs.
+    let mut allowed = expand("@default");
+    for line in UNIT.lines().filter_map(|line| line.strip_prefix("SystemCallFilter=")) {
+        let (denied, words) = line.strip_prefix('~').map_or((false, line), |words| (true, words));
+        let named: BTreeSet<_> = words.split_whitespace().flat_map(expand).collect();
+        allowed = if denied { &allowed - &named } else { &allowed | &named };
+    }
+    allowed
+}
+
+/// The calls of a group such as "@process", or the call itself.
+fn expand(word: &str) -> BTreeSet<String> {
+    if !word.starts_with('@') {
+        return [word.to_owned()].into();
+    }
+    let output = Command::new("systemd-analyze").args(["syscall-filter", "--no-pager", word]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let members = text.lines().skip(1).map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    members.flat_map(expand).collect()
+}

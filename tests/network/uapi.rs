@@ -1,0 +1,414 @@
+//! `linkspan-wg` and `wg`: everything that an administrator of a WireGuard interface may do to it while it runs.
+//!
+//! ```text
+//!   A's gateway ------ internet ------ B's gateway
+//!   10.9.0.1, fd09::1                  10.9.0.2, fd09::2      inside
+//! ```
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use crate::harness::host::{Host, finish};
+use crate::harness::traffic::{ping, pings_pass};
+use crate::harness::wg::{LINKSPAN_WG, WgInterface, socket_of, unique_name, wg, wg_ok};
+use crate::harness::*;
+
+const INSIDE_A: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 9, 0, 1));
+const INSIDE_B: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 9, 0, 2));
+const QUICK: [&str; 6] = ["-c", "3", "-i", "0.1", "-W", "2"];
+const PORT_A: u16 = 7001;
+const PORT_B: u16 = 7002;
+
+/// Gives an interface its inside addresses and brings it up.
+fn address(host: &Host, interface: &WgInterface<'_>, number: u8) {
+    let name = &interface.name;
+    host.ip(&format!(
+        "address add 10.9.0.{number}/24 dev {name}\naddress add fd09::{number}/64 dev {name} nodad\nlink set {name} up\n"
+    ));
+}
+
+/// Two interfaces that know each other; A knows where B is.
+fn pair(net: &Net) -> (WgInterface<'_>, WgInterface<'_>) {
+    let (a, b) = (net.wg_interface(net.gateway(A)), net.wg_interface(net.gateway(B)));
+    for (interface, port) in [(&a, PORT_A), (&b, PORT_B)] {
+        interface.set_key();
+        interface.set(&format!("listen-port {port}"));
+    }
+    b.set(&format!("peer {} allowed-ips 10.9.0.1/32,fd09::1/128", a.public()));
+    a.set(&format!("peer {} allowed-ips 10.9.0.2/32,fd09::2/128 endpoint 198.18.2.1:{PORT_B}", b.public()));
+    address(net.gateway(B), &b, 2);
+    address(net.gateway(A), &a, 1);
+    (a, b)
+}
+
+/// Pings from A until one is answered.
+fn reaches(net: &Net, within: Duration) {
+    eventually(within, "B answers A", || {
+        let (pings, _) = ping(net.gateway(A), INSIDE_B, &["-c", "1", "-W", "1"]);
+        (pings.received == 1).then_some(())
+    });
+}
+
+#[test]
+fn two_interfaces_are_linked_by_wg_alone_and_count_every_byte() {
+    let Some(net) = Net::two_sites() else { return };
+    let (a, b) = pair(&net);
+    assert_eq!((a.transfer(), b.transfer()), ((0, 0), (0, 0)));
+    assert_eq!(a.show("latest-handshakes").split_whitespace().last(), Some("0"));
+    pings_pass(net.gateway(A), INSIDE_B, &["-c", "3", "-i", "0.1", "-W", "2", "-s", "56"]);
+    // Initiation, keepalive that confirms, three pings of 84 bytes padded to 96; response and three answers.
+    let (ping, overhead) = (96, 32);
+    let (sent, received) = (148 + overhead + 3 * (ping + overhead), 92 + 3 * (ping + overhead));
+    assert_eq!((a.transfer(), b.transfer()), ((received, sent), (sent, received)));
+    pings_pass(net.gateway(B), "fd09::1".parse().unwrap(), &QUICK);
+    assert_eq!(b.show("endpoints"), format!("{}\t198.18.1.1:{PORT_A}", a.public()));
+    let handshake: u64 = b.show("latest-handshakes").split_whitespace().last().unwrap().parse().unwrap();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    assert!(now - handshake < 10, "{handshake} at {now}");
+}
+
+#[test]
+fn nothing_is_sent_before_there_is_something_to_send() {
+    let Some(net) = Net::two_sites() else { return };
+    let uplink = Capture::start(net.gateway(A), "wan");
+    let (a, _b) = pair(&net);
+    // Longer than anything that is wanted waits before it initiates.
+    std::thread::sleep(seconds(2));
+    assert_eq!(uplink.stop().iter().filter_map(capture::Frame::udp).count(), 0);
+    a.set(&format!("peer {} persistent-keepalive 1", _b.public()));
+    eventually(seconds(5), "the keepalive begins a session", || (a.transfer().0 > 0).then_some(()));
+}
+
+#[test]
+fn the_program_is_in_the_background_once_wg_can_reach_it_and_ends_with_its_socket() {
+    let Some(net) = Net::two_sites() else { return };
+    let (gateway, name) = (net.gateway(A), unique_name());
+    let started = finish(net.wg_command(gateway, &[&name]), seconds(10));
+    assert!(started.status.success() && started.stderr.is_empty() && started.stdout.is_empty(), "{started:?}");
+    assert!(wg_ok(&["show", &name]).starts_with(&format!("interface: {name}")));
+    let (socket, folder) = (socket_of(&name).metadata().unwrap(), std::fs::metadata("/var/run/wireguard").unwrap());
+    assert_eq!((socket.permissions().mode() & 0o777, socket.uid(), socket.gid()), (0o660, 0, 0));
+    assert_eq!((folder.mode() & 0o022, folder.uid()), (0, 0));
+    let again = finish(net.wg_command(gateway, &[&name]), seconds(10));
+    assert_eq!(again.status.code(), Some(1));
+    assert!(again.stderr.contains("exists already") && again.stderr.lines().count() == 1, "{again:?}");
+    std::fs::remove_file(socket_of(&name)).unwrap();
+    eventually(seconds(3), "the interface goes", || (!gateway.footprint().contains(&name)).then_some(()));
+}
+
+#[test]
+fn a_signal_or_the_deletion_of_the_interface_ends_it_cleanly() {
+    let Some(net) = Net::two_sites() else { return };
+    let gateway = net.gateway(A);
+    let before = gateway.footprint();
+    let mut one = net.wg_interface(gateway);
+    one.signal(Signal::SIGTERM);
+    assert!(one.wait_exit(seconds(5)).success());
+    let mut other = net.wg_interface(gateway);
+    gateway.ip(&format!("link del {}\n", other.name));
+    assert!(other.wait_exit(seconds(5)).success());
+    assert!(!socket_of(&one.name).exists() && !socket_of(&other.name).exists());
+    assert_eq!(gateway.footprint(), before);
+}
+
+#[test]
+fn every_address_that_wg_can_name_fits_one_peer_and_forty_peers_have_theirs() {
+    let Some(net) = Net::two_sites() else { return };
+    let a = net.wg_interface(net.gateway(A));
+    let key = || linkspan::tunnel::key::PrivateKey::generate().unwrap().public().to_string();
+    let mut text = format!("[Interface]\nPrivateKey = {}\n[Peer]\nPublicKey = {}\n", *a.key.reveal(), key());
+    for (x, y) in (1..=255).flat_map(|x| (0..=255).map(move |y| (x, y))) {
+        text += &format!("AllowedIPs = {x}.{y}.0.0/16, {x:x}::{y:x}/128\n");
+    }
+    a.conf("setconf", &text);
+    assert_eq!(a.show("allowed-ips").split_whitespace().count(), 1 + 255 * 256 * 2);
+    let mut text = "[Interface]\n".to_owned();
+    for x in 1..=40 {
+        text += &format!("[Peer]\nPublicKey = {}\n", key());
+        text.extend((1..=52).map(|y| format!("AllowedIPs = {x}.{y}.0.0/16\n")));
+    }
+    a.conf("setconf", &text);
+    let shown = a.show("allowed-ips");
+    assert_eq!(shown.lines().count(), 40);
+    assert!(shown.lines().all(|peer| peer.split_whitespace().count() == 53));
+    assert_eq!(a.show("private-key"), "(none)");
+}
+
+#[test]
+fn wg_conf_commands_set_add_and_keep_what_they_should() {
+    let Some(net) = Net::two_sites() else { return };
+    let (a, b) = pair(&net);
+    reaches(&net, seconds(5));
+    let of_b =
+        format!("[Peer]\nPublicKey = {}\nAllowedIPs = 10.9.0.2/32\nEndpoint = 198.18.2.1:{PORT_B}\n", b.public());
+    let interface = format!("[Interface]\nPrivateKey = {}\nListenPort = {PORT_A}\n", *a.key.reveal());
+    let other = linkspan::tunnel::key::PrivateKey::generate().unwrap().public();
+    let counted = a.transfer();
+    a.conf("addconf", &format!("[Peer]\nPublicKey = {other}\nAllowedIPs = 10.8.0.0/16\nPersistentKeepalive = 5\n"));
+    assert_eq!(a.show("peers").lines().count(), 2);
+    assert!(a.show("persistent-keepalive").contains(&format!("{other}\t5")));
+    // The session lives on: no byte of a handshake is added, and none forgotten.
+    a.conf("syncconf", &format!("{interface}{of_b}"));
+    assert_eq!((a.show("peers"), a.transfer()), (b.public().to_string(), counted));
+    pings_pass(net.gateway(A), INSIDE_B, &QUICK);
+    a.conf("setconf", &format!("{interface}{of_b}"));
+    reaches(&net, seconds(5));
+    let shown = wg_ok(&["showconf", &a.name]);
+    for line in [format!("ListenPort = {PORT_A}"), format!("PrivateKey = {}", *a.key.reveal()), "10.9.0.2/32".into()] {
+        assert!(shown.contains(&line), "{line}: {shown}");
+    }
+}
+
+#[test]
+fn peers_are_updated_removed_and_replaced_and_networks_move() {
+    let Some(net) = Net::two_sites() else { return };
+    let a = net.wg_interface(net.gateway(A));
+    let [one, two] = [1, 2].map(|_| linkspan::tunnel::key::PrivateKey::generate().unwrap().public());
+    let (one, two) = ((one.to_hex(), one.to_string()), (two.to_hex(), two.to_string()));
+    let fine = "errno=0\n\n";
+    assert_eq!(a.say(&format!("set=1\npublic_key={}\nupdate_only=true\nallowed_ip=10.0.0.0/8\n\n", one.0)), fine);
+    assert_eq!(a.show("peers"), "");
+    for peer in [&one, &two] {
+        assert_eq!(a.say(&format!("set=1\npublic_key={}\nallowed_ip=10.0.0.0/8\n\n", peer.0)), fine);
+    }
+    let allowed = |a: &WgInterface<'_>| a.show("allowed-ips");
+    assert_eq!(allowed(&a), format!("{}\t(none)\n{}\t10.0.0.0/8", one.1, two.1));
+    a.say(&format!(
+        "set=1\npublic_key={}\nreplace_allowed_ips=true\nallowed_ip=fd00::/8\nallowed_ip=10.1.0.0/16\n\n",
+        two.0
+    ));
+    a.say(&format!("set=1\npublic_key={}\nallowed_ip=-10.1.0.0/16\npublic_key={}\nremove=true\n\n", two.0, one.0));
+    assert_eq!(allowed(&a), format!("{}\tfd00::/8", two.1));
+    a.say(&format!("set=1\nreplace_peers=true\npublic_key={}\n\n", one.0));
+    assert_eq!(a.show("peers"), one.1);
+    // Nobody is a peer of itself, whichever comes first.
+    a.set_key();
+    a.set(&format!("peer {}", a.public()));
+    assert_eq!(a.show("peers"), one.1);
+}
+
+#[test]
+fn what_is_wrong_is_refused_by_number_and_changes_nothing() {
+    let Some(net) = Net::two_sites() else { return };
+    let a = net.wg_interface(net.gateway(A));
+    a.set("fwmark 7");
+    for (request, errno) in [
+        ("set=1\nfwmark=8\nlisten_port=65536\n\n", "errno=-22\n\n"),
+        ("set=1\nfwmark=8\nnonsense=1\n\n", "errno=-22\n\n"),
+        ("set=1\nfwmark=8\npublic_key=12\n\n", "errno=-22\n\n"),
+        ("set=1\nfwmark\n\n", "errno=-71\n\n"),
+        ("hello\n\n", "errno=-71\n\n"),
+    ] {
+        assert_eq!(a.say(request), errno, "{request}");
+    }
+    assert_eq!(a.show("fwmark"), "0x7");
+    // A stranger does not even reach the socket.
+    let mut stranger = std::process::Command::new("setpriv");
+    stranger.args(["--reuid=65534", "--regid=65534", "--clear-groups", "wg", "show", &a.name]);
+    assert!(!finish(stranger, seconds(5)).status.success());
+}
+
+#[test]
+fn a_port_that_is_taken_is_refused_and_the_old_one_serves_on() {
+    let Some(net) = Net::two_sites() else { return };
+    let (a, b) = pair(&net);
+    reaches(&net, seconds(5));
+    let _taken = net.gateway(B).udp("0.0.0.0:7009");
+    let refused = wg(&["set", &b.name, "listen-port", "7009"]);
+    assert!(!refused.status.success() && refused.stderr.contains("Address already in use"), "{refused:?}");
+    assert_eq!(b.show("listen-port"), PORT_B.to_string());
+    pings_pass(net.gateway(A), INSIDE_B, &QUICK);
+    drop(a);
+}
+
+/// B's port moves, then moves back at once; A follows as soon as it hears from the new one.
+#[test]
+fn the_port_and_the_mark_change_without_losing_the_session() {
+    let Some(net) = Net::two_sites() else { return };
+    let (a, b) = pair(&net);
+    reaches(&net, seconds(5));
+    let handshake = a.show("latest-handshakes");
+    for port in [7010, 7011, PORT_B, 500] {
+        b.set(&format!("listen-port {port}"));
+        pings_pass(net.gateway(B), INSIDE_A, &QUICK);
+        assert!(a.show("endpoints").ends_with(&format!("198.18.2.1:{port}")));
+    }
+    net.gateway(A)
+        .nft("marks", &["chain out { type filter hook output priority filter\nmeta mark 0x77 drop\n}".into()]);
+    a.set("fwmark 0x77");
+    assert_eq!(ping(net.gateway(A), INSIDE_B, &["-c", "2", "-i", "0.1", "-W", "1"]).0.received, 0);
+    a.set("fwmark off");
+    pings_pass(net.gateway(A), INSIDE_B, &QUICK);
+    assert_eq!(a.show("latest-handshakes"), handshake);
+}
+
+#[test]
+fn without_a_listening_port_it_brings_its_own_when_it_goes_up() {
+    let Some(net) = Net::two_sites() else { return };
+    let a = net.wg_interface(net.gateway(A));
+    assert_eq!(a.show("listen-port"), "0");
+    address(net.gateway(A), &a, 1);
+    let port = eventually(seconds(3), "a port", || Some(a.show("listen-port")).filter(|port| port != "0"));
+    let sockets = net.gateway(A).ask("cat", &["/proc/net/udp"]);
+    assert!(sockets.contains(&format!(":{:04X}", port.parse::<u16>().unwrap())), "{port}: {sockets}");
+}
+
+#[test]
+fn keys_change_under_traffic() {
+    let Some(net) = Net::two_sites() else { return };
+    let (mut a, b) = pair(&net);
+    reaches(&net, seconds(5));
+    let psk = linkspan::tunnel::key::PresharedKey::generate().unwrap();
+    // Until both have it, the session of before serves on.
+    a.set(&format!("peer {} preshared-key {}", b.public(), a.secret("psk", &psk.reveal()).display()));
+    pings_pass(net.gateway(A), INSIDE_B, &QUICK);
+    b.set(&format!("peer {} preshared-key {}", a.public(), b.secret("psk", &psk.reveal()).display()));
+    pings_pass(net.gateway(A), INSIDE_B, &QUICK);
+    assert!(a.show("preshared-keys").ends_with(&*psk.reveal()));
+
+    let old = a.public();
+    a.key = linkspan::tunnel::key::PrivateKey::generate().unwrap();
+    b.set(&format!("peer {old} remove peer {} allowed-ips 10.9.0.1/32", a.public()));
+    b.set(&format!("peer {} preshared-key {}", a.public(), b.secret("psk", &psk.reveal()).display()));
+    a.set_key();
+    assert_eq!(a.show("public-key"), a.public().to_string());
+    reaches(&net, seconds(8));
+    // Without a key there is nobody to talk to, and with it all is as before.
+    a.set("private-key /dev/null");
+    assert_eq!(ping(net.gateway(A), INSIDE_B, &["-c", "1", "-W", "1"]).0.received, 0);
+    a.set_key();
+    reaches(&net, seconds(8));
+}
+
+#[test]
+fn the_mtu_of_the_interface_is_followed() {
+    let Some(net) = Net::two_sites() else { return };
+    let (a, b) = pair(&net);
+    reaches(&net, seconds(5));
+    assert!(net.gateway(A).ask("ip", &["link", "show", &a.name]).contains("mtu 1420"));
+    for mtu in [576, 1200, 1500, 8920, 65_000] {
+        net.gateway(A).ip(&format!("link set {} mtu {mtu}\n", a.name));
+        net.gateway(B).ip(&format!("link set {} mtu {mtu}\n", b.name));
+        let size = (mtu - 28).to_string();
+        eventually(seconds(5), &format!("a packet of {mtu} bytes passes"), || {
+            let (pings, _) = ping(net.gateway(A), INSIDE_B, &["-c", "1", "-W", "1", "-M", "do", "-s", &size]);
+            (pings.received == 1).then_some(())
+        });
+    }
+}
+
+#[test]
+fn down_it_has_no_port_and_no_session_and_up_again_it_has_both() {
+    let Some(net) = Net::two_sites() else { return };
+    let (a, b) = pair(&net);
+    reaches(&net, seconds(5));
+    let gateway = net.gateway(A);
+    gateway.ip(&format!("link set {} down\n", a.name));
+    let listens = || gateway.ask("cat", &["/proc/net/udp"]).contains(&format!(":{PORT_A:04X}"));
+    eventually(seconds(3), "the port is closed", || (!listens()).then_some(()));
+    gateway.ip(&format!("link set {} up\n", a.name));
+    eventually(seconds(3), "the port is open", || listens().then_some(()));
+    reaches(&net, seconds(8));
+    assert_eq!((a.show("listen-port"), b.show("listen-port")), (PORT_A.to_string(), PORT_B.to_string()));
+}
+
+/// A's interface moves into a namespace that has nothing else; its sockets stay where they are.
+#[test]
+fn it_works_in_another_network_namespace_and_notices_everything_there() {
+    let Some(net) = Net::two_sites() else { return };
+    let (mut a, b) = pair(&net);
+    reaches(&net, seconds(5));
+    let cell = Host::new("cell");
+    net.gateway(A).ip(&format!("link set {} netns {}\n", a.name, cell.name()));
+    address(&cell, &a, 1);
+    eventually(seconds(8), "B answers the cell", || {
+        (ping(&cell, INSIDE_B, &["-c", "1", "-W", "1"]).0.received == 1).then_some(())
+    });
+    cell.ip(&format!("link set {} mtu 8920\n", a.name));
+    net.gateway(B).ip(&format!("link set {} mtu 8920\n", b.name));
+    eventually(seconds(8), "large packets pass", || {
+        (ping(&cell, INSIDE_B, &["-c", "1", "-W", "1", "-M", "do", "-s", "8892"]).0.received == 1).then_some(())
+    });
+    cell.ip(&format!("link set {} down\n", a.name));
+    eventually(seconds(5), "the port is closed", || {
+        (!net.gateway(A).ask("cat", &["/proc/net/udp"]).contains(&format!(":{PORT_A:04X}"))).then_some(())
+    });
+    cell.ip(&format!("link set {} name moved\nlink set moved up\n", a.name));
+    eventually(seconds(8), "B answers under another name", || {
+        (ping(&cell, INSIDE_B, &["-c", "1", "-W", "1"]).0.received == 1).then_some(())
+    });
+    cell.ip("link del moved\n");
+    assert!(a.wait_exit(seconds(5)).success());
+}
+
+#[test]
+fn wg_quick_takes_it_as_its_userspace_implementation() {
+    let Some(net) = Net::two_sites() else { return };
+    let b = net.wg_interface(net.gateway(B));
+    b.set_key();
+    b.set(&format!("listen-port {PORT_B}"));
+    let (name, key) = (unique_name(), linkspan::tunnel::key::PrivateKey::generate().unwrap());
+    b.set(&format!("peer {} allowed-ips 10.9.0.1/32,fd09::1/128", key.public()));
+    address(net.gateway(B), &b, 2);
+    let file = net.directory("quick").join(format!("{name}.conf"));
+    daemon::write_secret(
+        &file,
+        &format!(
+            "[Interface]\nPrivateKey = {}\nAddress = 10.9.0.1/32, fd09::1/128\n[Peer]\nPublicKey = {}\n\
+             Endpoint = 198.18.2.1:{PORT_B}\nAllowedIPs = 10.9.0.0/24, fd09::/64\nPersistentKeepalive = 25\n",
+            *key.reveal(),
+            b.public()
+        ),
+        0o600,
+    );
+    let gateway = net.gateway(A);
+    let before = gateway.footprint();
+    let quick = |word: &str| {
+        let mut command = gateway.command("wg-quick", &[word, file.to_str().unwrap()]);
+        command.env("WG_QUICK_USERSPACE_IMPLEMENTATION", LINKSPAN_WG).env("STATE_DIRECTORY", net.directory("wg"));
+        let done = finish(command, seconds(20));
+        assert!(done.status.success(), "{done:?}");
+    };
+    quick("up");
+    reaches(&net, seconds(8));
+    pings_pass(gateway, "fd09::2".parse().unwrap(), &QUICK);
+    quick("down");
+    eventually(seconds(5), "all is gone", || {
+        (gateway.footprint() == before && !socket_of(&name).exists()).then_some(())
+    });
+}
+
+#[test]
+fn wg_shows_the_interface_of_a_daemon_but_may_not_change_it() {
+    let Some(net) = Net::two_sites() else { return };
+    let mut file = net.file(A, &[B]);
+    file.name = unique_name();
+    let name = file.name.clone();
+    let mut a = net.start(A, &file);
+    let b = net.start(B, &net.file(B, &[A]));
+    a.wait_up();
+    b.wait_up();
+    pings_pass(net.lan(A), net.site(B).lan4(), &QUICK);
+    let shown = wg_ok(&["show", &name]);
+    for line in [
+        format!("public key: {}", net.site(A).public()),
+        format!("peer: {}", net.site(B).public()),
+        "endpoint: 198.18.2.1:51820".into(),
+        "listening port: 51820".into(),
+        "10.2.0.0/16".into(),
+        "latest handshake: ".into(),
+        "persistent keepalive: every 10 seconds".into(),
+    ] {
+        assert!(shown.contains(&line), "{line}: {shown}");
+    }
+    let refused = wg(&["set", &name, "listen-port", "1"]);
+    assert!(!refused.status.success() && refused.stderr.contains("Operation not permitted"), "{refused:?}");
+    assert!(a.log().contains("the configuration file is the truth"), "{}", a.log());
+    assert!(a.status().unwrap().is_up());
+    a.stop();
+    assert!(UnixStream::connect(socket_of(&name)).is_err());
+}

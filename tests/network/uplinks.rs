@@ -1,0 +1,193 @@
+//! What an administrator, a provider or a NAT does to the network under a running tunnel. Nothing needs a restart.
+
+use std::time::{Duration, Instant};
+
+use crate::harness::daemon::Daemon;
+use crate::harness::host::Host;
+use crate::harness::net::{Links, PORT};
+use crate::harness::packets::noise;
+use crate::harness::stock::{Peering, Program, installed};
+use crate::harness::traffic::{learn_path_mtu, ping, pings_pass, tcp_transfer};
+use crate::harness::*;
+
+/// Pings from a LAN host, 20 a second, while something happens.
+struct Pinging {
+    thread: std::thread::JoinHandle<host::Finished>,
+    began: Instant,
+}
+
+impl Pinging {
+    fn start(from: &Host, to: std::net::IpAddr, for_seconds: u32) -> Self {
+        let count = (20 * for_seconds).to_string();
+        let command = from.command("ping", &["-i", "0.05", "-W", "1", "-c", &count, &to.to_string()]);
+        let thread = std::thread::spawn(move || host::finish(command, seconds(60)));
+        Self { thread, began: Instant::now() }
+    }
+
+    /// Sleeps until it has gone on for so long.
+    fn at(&self, after: Duration) {
+        std::thread::sleep(after.saturating_sub(self.began.elapsed()));
+    }
+
+    /// How many of its pings were lost.
+    fn lost(self) -> usize {
+        let said = self.thread.join().unwrap().stdout;
+        let sent = said.lines().find_map(|line| line.split_once(" packets transmitted")?.0.parse::<usize>().ok());
+        sent.unwrap() - said.matches("icmp_seq=").count()
+    }
+}
+
+/// A's uplink has two addresses. The one on which the tunnel runs goes; the other takes over at once, and back.
+fn another_source_is_picked(ipv4: bool) {
+    let Some(net) = Net::two_sites() else { return };
+    let gateway = net.gateway(A);
+    gateway.sysctl("net/ipv4/conf/all/promote_secondaries", "1");
+    let (first, second, far) = if ipv4 {
+        ("198.18.1.1", "198.18.1.50", net.site(B).endpoint4())
+    } else {
+        ("2001:db8:1::1", "2001:db8:1::50", net.site(B).endpoint6())
+    };
+    let (length, nodad) = if ipv4 { (24, "") } else { (64, "nodad") };
+    gateway.ip(&format!("address add {second}/{length} dev wan {nodad}\n"));
+    let b = net.start(B, &net.file(B, &[A]).endpoint(None::<String>));
+    // A knows by which address it is reached only once B has answered there.
+    let a = net.start(A, &net.file(A, &[B]).endpoint(Some(far)));
+    a.wait_up();
+    b.wait_up();
+    let runs_on = || b.status().unwrap().endpoint(0).replace(['[', ']'], "");
+    let (old, new) = if runs_on().starts_with(&format!("{second}:")) { (second, first) } else { (first, second) };
+    let pinging = Pinging::start(net.lan(A), net.site(B).lan4(), 4);
+    pinging.at(seconds(1));
+    gateway.ip(&format!("address del {old}/{length} dev wan\n"));
+    b.wait("B follows to the other address", |status| status.endpoint(0).contains(new));
+    assert!(pinging.lost() <= 4, "a gap of more than 0.2 s");
+    pings_pass(net.lan(B), net.site(A).lan4(), &["-c", "3", "-i", "0.1", "-W", "1"]);
+    assert!(!a.log().contains("ERROR"), "{}", a.log());
+}
+
+#[test]
+fn when_the_source_address_goes_another_is_picked_over_ipv4() {
+    another_source_is_picked(true);
+}
+
+#[test]
+fn when_the_source_address_goes_another_is_picked_over_ipv6() {
+    another_source_is_picked(false);
+}
+
+/// A stock peer is told to reach us over the other family, and back, while pings pass: the same session goes on.
+#[test]
+fn a_peer_may_move_from_ipv4_to_ipv6_and_back() {
+    if !installed(&Program::WireguardGo.path()) {
+        return;
+    }
+    let Some(net) = Net::two_sites() else { return };
+    let mut file = net.file(A, &[B]).endpoint(None::<String>);
+    file.connections[0].inside = None;
+    let a = net.start(A, &file);
+    a.wait("it answers", |_| true);
+    let peering = Peering { endpoint: Some(net.site(A).endpoint4()), keepalive: Some(1), ..Peering::default() };
+    let b = net.stock(Program::WireguardGo, B, A, &peering);
+    a.wait_up();
+    let pinging = Pinging::start(net.lan(B), net.site(A).lan4(), 5);
+    let moves = [net.site(A).endpoint6(), net.site(A).endpoint4(), net.site(A).endpoint6()];
+    for (to, after) in moves.into_iter().zip(1..) {
+        pinging.at(seconds(after));
+        let key = net.site(A).public().to_string();
+        assert!(b.wg(&["set", &b.name, "peer", &key, "endpoint", &to.to_string()]).status.success());
+        let expected = if to.is_ipv4() { net.site(B).endpoint4() } else { net.site(B).endpoint6() };
+        a.wait("A follows", |status| status.endpoint(0) == expected.to_string());
+    }
+    assert_eq!(pinging.lost(), 0);
+}
+
+/// A NAT that forgets a silent flow after 2 s and then gives another port. A says something each 4 s and is answered.
+#[test]
+fn a_nat_that_gives_another_port_after_each_silence_costs_no_packet() {
+    let Some(net) = Net::two_sites() else { return };
+    net.nat(A, 2);
+    let masquerade =
+        "chain post { type nat hook postrouting priority srcnat - 1\nip saddr 198.18.1.0/24 masquerade random\n}";
+    net.internet.nft("moody", &[masquerade.to_owned()]);
+    let mut file = net.file(A, &[B]);
+    file.connections[0].tunnel.push("persistent_keepalive = \"off\"".into());
+    let b = net.start(B, &net.file(B, &[A]).endpoint(None::<String>));
+    let a = net.start(A, &file);
+    a.wait_up();
+    b.wait_up();
+    let mut seen = std::collections::BTreeSet::new();
+    for _ in 0..3 {
+        // What is tested is the passing of time without traffic.
+        std::thread::sleep(seconds(4));
+        pings_pass(net.lan(A), net.site(B).lan4(), &["-c", "2", "-i", "0.1", "-W", "1"]);
+        pings_pass(net.lan(B), net.site(A).lan4(), &["-c", "2", "-i", "0.1", "-W", "1"]);
+        seen.insert(b.status().unwrap().endpoint(0));
+    }
+    assert!(seen.len() > 1, "the NAT always gave the same port: {seen:?}");
+}
+
+/// Everything through at this MTU, over uplinks of that one.
+fn passes(mtu: u16, uplink_mtu: u16) {
+    let links = Links { uplink_mtu, lan_mtu: mtu, ..Links::default() };
+    let Some(net) = Net::new(2, links) else { return };
+    let line = format!("mtu = {mtu}");
+    let (_a, _b) = net.link(&net.file(A, &[B]).with(&line), &net.file(B, &[A]).with(&line));
+    let (here, far) = (net.site(A), net.site(B));
+    for (from, to) in [(here.lan4(), far.lan4()), (here.lan6(), far.lan6())] {
+        learn_path_mtu(&here.lan, to, mtu);
+        learn_path_mtu(&far.lan, from, mtu);
+        let largest = (mtu - if to.is_ipv4() { 28 } else { 48 }).to_string();
+        pings_pass(&here.lan, to, &["-c", "20", "-i", "0.02", "-M", "do", "-s", &largest]);
+        tcp_transfer(&here.lan, &far.lan, to, &noise(5, 8 << 20), seconds(20));
+        tcp_transfer(&far.lan, &here.lan, from, &noise(6, 8 << 20), seconds(20));
+    }
+}
+
+#[test]
+fn the_largest_mtu_passes_over_an_uplink_that_carries_it() {
+    passes(65_000, 65_200);
+}
+
+#[test]
+fn an_mtu_larger_than_the_uplink_s_passes_in_fragments() {
+    passes(9000, 1500);
+}
+
+/// The uplink goes down, as a cable that is pulled, and comes back without any route; then the routes come.
+#[test]
+fn an_uplink_that_was_down_carries_the_tunnel_again_at_once() {
+    let Some(net) = Net::two_sites() else { return };
+    let (a, _b) = net.link(&net.file(A, &[B]), &net.file(B, &[A]));
+    for _ in 0..3 {
+        net.gateway(A).ip("link set wan down\n");
+        let (pings, _) = ping(net.lan(A), net.site(B).lan4(), &["-c", "3", "-i", "0.1", "-W", "1"]);
+        assert_eq!(pings.received, 0);
+        net.gateway(A).ip(
+            "link set wan up\naddress replace 2001:db8:1::1/64 dev wan nodad\nroute add default via 198.18.1.254\n",
+        );
+        eventually(seconds(3), "pings pass again", || {
+            let (pings, _) = ping(net.lan(A), net.site(B).lan4(), &["-c", "1", "-W", "1"]);
+            (pings.received == 1).then_some(())
+        });
+        pings_pass(net.lan(B), net.site(A).lan4(), &["-c", "2", "-i", "0.1", "-W", "1"]);
+    }
+    up_all_the_time(&a);
+}
+
+fn up_all_the_time(daemon: &Daemon<'_>) {
+    assert!(daemon.status().unwrap().is_up());
+    assert_eq!(daemon.log().matches("tunnel is up").count(), 1, "{}", daemon.log());
+}
+
+/// The site moves to another provider: another subnet, another gateway, nothing left of the old one.
+#[test]
+fn a_site_that_changes_its_provider_goes_on() {
+    let Some(net) = Net::two_sites() else { return };
+    let (a, b) = net.link(&net.file(A, &[B]), &net.file(B, &[A]).endpoint(None::<String>));
+    net.internet.ip("address add 198.19.1.254/24 dev u1\n");
+    net.gateway(A).ip("address flush dev wan\naddress add 198.19.1.1/24 dev wan\nroute add default via 198.19.1.254\n");
+    pings_pass(net.lan(A), net.site(B).lan4(), &["-c", "3", "-i", "0.1", "-W", "1"]);
+    b.wait("B follows", |status| status.endpoint(0) == format!("198.19.1.1:{PORT}"));
+    pings_pass(net.lan(B), net.site(A).lan4(), &["-c", "3", "-i", "0.1", "-W", "1"]);
+    up_all_the_time(&a);
+}

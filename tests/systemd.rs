@@ -1,0 +1,61 @@
+//! The unit as systemd's own tools judge it: its form, how exposed it leaves the machine, and the user it names.
+#![cfg(not(feature = "sim"))]
+// Helpers are tests, too: a failure is a panic.
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
+
+use std::fs;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+const UNIT: &str = include_str!("../systemd/linkspan@.service");
+const PROGRAM: &str = "/usr/local/bin/linkspan";
+/// In tenths, as `--threshold` takes it.
+const MOST_EXPOSED: &str = "20";
+
+fn file(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("systemd").join(name)
+}
+
+/// What the tool says; none, and loudly, where it is not installed.
+fn tool(program: &str, arguments: &[&str]) -> Option<Output> {
+    match Command::new(program).args(arguments).env("SYSTEMD_PAGER", "").output() {
+        Ok(output) => Some(output),
+        Err(error) => {
+            assert!(std::env::var_os("LINKSPAN_REQUIRE_NETWORK").is_none(), "{program}: {error}");
+            let _ = writeln!(std::io::stderr(), "SKIPPED: needs {program}");
+            None
+        }
+    }
+}
+
+#[test]
+fn the_unit_has_no_fault_that_systemd_knows() {
+    let folder = tempfile::tempdir().unwrap();
+    let unit = UNIT.replace(PROGRAM, env!("CARGO_BIN_EXE_linkspan"));
+    fs::write(folder.path().join("linkspan@.service"), unit).unwrap();
+    for instance in ["wan0", "site-b"] {
+        let path = folder.path().join(format!("linkspan@{instance}.service"));
+        let Some(output) = tool("systemd-analyze", &["verify", "--man=no", path.to_str().unwrap()]) else { return };
+        assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    }
+}
+
+#[test]
+fn the_unit_leaves_little_of_the_machine_exposed() {
+    let path = file("linkspan@.service");
+    let threshold = format!("--threshold={MOST_EXPOSED}");
+    let arguments = ["security", "--no-pager", "--offline=true", &threshold, path.to_str().unwrap()];
+    let Some(output) = tool("systemd-analyze", &arguments) else { return };
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
+#[test]
+fn the_user_of_the_unit_is_made_by_sysusers() {
+    let path = file("linkspan.sysusers.conf");
+    let Some(output) = tool("systemd-sysusers", &["--dry-run", path.to_str().unwrap()]) else { return };
+    assert!(output.status.success(), "{output:?}");
+    let user = |line: &str| line.starts_with("u linkspan ");
+    assert!(fs::read_to_string(path).unwrap().lines().any(user));
+    assert!(UNIT.lines().any(|line| line == "User=linkspan"));
+}
