@@ -14,12 +14,12 @@ use futures_util::stream::FuturesUnordered;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
-use tokio::time::{MissedTickBehavior, interval};
 use tracing::{info, warn};
 
 use super::clock::ClockWatch;
 use super::log;
 use super::netlink::{self, Monitor, Netlink};
+use super::periodic::Periodic;
 use super::reconcile::Reconciler;
 use super::report;
 use super::resolve;
@@ -195,8 +195,7 @@ impl Keeper<'_> {
     }
 
     async fn work(&mut self, shared: &Shared, mut signals: Signals) -> anyhow::Result<()> {
-        let mut looks = interval(LOOK);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let looks = Periodic::new(LOOK).context("cannot set a timer")?;
         let mut lookups = FuturesUnordered::new();
         loop {
             tokio::select! {
@@ -210,7 +209,8 @@ impl Keeper<'_> {
                     shared.tunnels.borrow_mut().answer(place, answer);
                     shared.plane.wake_timers();
                 }
-                _ = looks.tick() => {
+                ticked = looks.tick() => {
+                    ticked.context("the timer failed")?;
                     self.look_at_clocks(shared);
                     if self.unsettled {
                         self.keep_routes().await?;

@@ -7,6 +7,7 @@ mod clock;
 pub mod daemon;
 pub mod log;
 pub mod netlink;
+mod periodic;
 pub mod reconcile;
 mod report;
 pub mod resolve;

@@ -54,7 +54,10 @@ pub enum TunError {
     /// There is something else in its place.
     #[error("{PATH} is not the TUN device: remove it, then: modprobe tun, or mknod {PATH} c 10 200")]
     NotTheDevice,
-    /// The process lacks CAP_NET_ADMIN, or may not open the device.
+    /// The device's mode keeps this user out. With CAP_NET_ADMIN required anyway, it need not keep anybody out.
+    #[error("{PATH} is closed to this user: open it, as udev does: chmod 666 {PATH}")]
+    Closed,
+    /// The process lacks CAP_NET_ADMIN.
     #[error("not permitted to create a TUN interface: start as root or give it CAP_NET_ADMIN")]
     NotPermitted,
     /// Another interface has this name.
@@ -118,7 +121,8 @@ fn attach(name: &str, extra: libc::c_int) -> Result<File, TunError> {
 fn no_file(name: &str) -> impl FnOnce(io::Error) -> TunError {
     move |source| match source.raw_os_error() {
         Some(libc::ENOENT | libc::ENXIO | libc::ENODEV) => TunError::NoDevice,
-        Some(libc::EPERM | libc::EACCES) => TunError::NotPermitted,
+        Some(libc::EACCES) => TunError::Closed,
+        Some(libc::EPERM) => TunError::NotPermitted,
         _ => TunError::Io { name: name.to_owned(), step: "open", source },
     }
 }

@@ -245,6 +245,12 @@ impl Drop for KillOnDrop {
     }
 }
 
+/// A wrapper for a command: a mount namespace of its own, where /dev/net is empty but for what `script` makes there.
+pub fn own_dev_net(script: &str) -> Vec<String> {
+    let script = format!("mount -t tmpfs -o mode=755 none /dev/net && {script} && exec \"$0\" \"$@\"");
+    ["unshare", "--mount", "--propagation", "private", "sh", "-c", &script].map(str::to_owned).to_vec()
+}
+
 /// "10.1.0.2" and 5 make 10.1.0.2:5; IPv6 too.
 pub fn at(address: IpAddr, port: u16) -> SocketAddr {
     SocketAddr::new(address, port)

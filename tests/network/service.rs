@@ -10,6 +10,7 @@ use std::process::Command;
 use nix::sys::signal::Signal;
 
 use crate::harness::daemon::{Daemon, LINKSPAN, write_secret};
+use crate::harness::host::own_dev_net;
 use crate::harness::traffic::pings_pass;
 use crate::harness::*;
 
@@ -47,7 +48,8 @@ impl<'n> Service<'n> {
         daemon
     }
 
-    /// The start as the unit does it, by `tracer` (a program and its arguments) if that is not empty.
+    /// The start as the unit does it, by `tracer` (a program and its arguments) if that is not empty. The TUN device
+    /// is open to all, as udev makes it; this machine need not have udev.
     fn command(&self, daemon: &Daemon<'_>, tracer: &[&str]) -> Command {
         let only = "-all,+net_admin";
         let user = NOBODY.to_string();
@@ -55,7 +57,8 @@ impl<'n> Service<'n> {
         let run = daemon.run_arguments();
         let drop = ["--reuid", &user, "--regid", &user, "--clear-groups", "--no-new-privs"];
         let keep = ["--inh-caps", only, "--ambient-caps", only, "--bounding-set", only];
-        let mut words = tracer.to_vec();
+        let open = own_dev_net("mknod -m 666 /dev/net/tun c 10 200");
+        let mut words: Vec<&str> = open.iter().map(String::as_str).chain(tracer.iter().copied()).collect();
         words.extend(["setpriv"].into_iter().chain(drop).chain(keep).chain([program.to_str().unwrap()]));
         words.extend(run.iter().map(String::as_str));
         let mut command = self.net.gateway(A).command(words[0], &words[1..]);

@@ -3,7 +3,7 @@
 use std::fs;
 
 use crate::harness::daemon::{Daemon, LINKSPAN, write_secret};
-use crate::harness::host::Finished;
+use crate::harness::host::{Finished, own_dev_net};
 use crate::harness::*;
 
 /// One site's gateway, on which nothing runs yet, and its footprint.
@@ -148,13 +148,26 @@ fn a_start_without_the_capability_is_refused() {
     start.refuses(&start.daemon(), &wrapper, 1, &["CAP_NET_ADMIN"]);
 }
 
+fn words(all: &[String]) -> Vec<&str> {
+    all.iter().map(String::as_str).collect()
+}
+
 #[test]
 fn a_missing_dev_net_tun_is_refused() {
     let Some(start) = Start::new() else { return };
-    // A mount namespace of its own, in which an empty directory lies over /dev/net.
-    let script = "mount -t tmpfs none /dev/net && exec \"$0\" \"$@\"";
-    let wrapper = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script];
-    start.refuses(&start.daemon(), &wrapper, 1, &["/dev/net/tun", "modprobe tun"]);
+    let wrapper = own_dev_net("true");
+    start.refuses(&start.daemon(), &words(&wrapper), 1, &["/dev/net/tun", "modprobe tun"]);
+}
+
+#[test]
+fn a_dev_net_tun_that_is_closed_to_the_user_is_refused() {
+    let Some(start) = Start::new() else { return };
+    let daemon = start.daemon();
+    // Root without the right to pass by modes: as a user whom the device is closed to.
+    let mut wrapper = own_dev_net("mknod -m 600 /dev/net/tun c 10 200 && chown nobody /dev/net/tun");
+    let override_not = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search", "--inh-caps", "-all"];
+    wrapper.extend(override_not.map(str::to_owned));
+    start.refuses(&daemon, &words(&wrapper), 1, &["/dev/net/tun is closed", "chmod 666"]);
 }
 
 #[test]

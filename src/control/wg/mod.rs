@@ -15,12 +15,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
-use tokio::time::{MissedTickBehavior, interval};
 use tracing::{info, warn};
 
 use super::clock::ClockWatch;
 use super::log;
 use super::netlink::{Monitor, Netlink};
+use super::periodic::Periodic;
 use super::uapi::UapiServer;
 use crate::packet::Mtu;
 use crate::sys::{process, tun};
@@ -122,8 +122,7 @@ impl Keeper {
     /// Works until there is a reason to end, which is a failure or not.
     async fn work(&mut self, device: &Live, server: &UapiServer, mut stop: Stop) -> anyhow::Result<()> {
         let removal = server.removal().context("cannot watch the socket's folder")?;
-        let mut looks = interval(LOOK);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let looks = Periodic::new(LOOK).context("cannot set a timer")?;
         loop {
             tokio::select! {
                 () = stop.wait() => return Ok(()),
@@ -133,7 +132,10 @@ impl Keeper {
                 }
                 () = self.changed.notified() => {}
                 news = self.links.changed() => news.context("listening to the kernel's links failed")?,
-                _ = looks.tick() => self.look_at_clock(device),
+                ticked = looks.tick() => {
+                    ticked.context("the timer failed")?;
+                    self.look_at_clock(device);
+                }
             }
             if self.links.is_deleted() {
                 info!("the interface was deleted");

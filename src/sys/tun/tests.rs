@@ -185,7 +185,9 @@ fn a_missing_driver_is_told_from_a_missing_right() {
     let error = |errno| no_file(NAME)(io::Error::from_raw_os_error(errno));
     assert!(matches!(error(libc::ENOENT), TunError::NoDevice));
     assert!(matches!(error(libc::ENODEV), TunError::NoDevice));
-    assert!(matches!(error(libc::EACCES), TunError::NotPermitted));
+    assert!(matches!(error(libc::EACCES), TunError::Closed));
+    assert!(matches!(error(libc::EPERM), TunError::NotPermitted));
     assert!(matches!(error(libc::EMFILE), TunError::Io { .. }));
     assert!(TunError::NoDevice.to_string().contains("modprobe tun"));
+    assert!(TunError::Closed.to_string().contains("chmod 666 /dev/net/tun"));
 }
