@@ -3,7 +3,7 @@
 //! Input: the vnet header (10 bytes), the MTU (2), segments at a time (1), then the packet.
 
 use linkspan::packet::cleartext::SPARE;
-use linkspan::packet::coalesce::Coalescer;
+use linkspan::packet::coalesce::{Coalescer, Written};
 use linkspan::packet::fragment::Fragments;
 use linkspan::packet::segment::{self, Refused, SegmentScratch, Segments};
 use linkspan::packet::{Cleartext, Header, Mtu, Vnet, icmp, ip, vnet};
@@ -79,6 +79,9 @@ fn merge(packets: &[Vec<u8>]) {
         at += packet.len();
     }
     let mut pieces = 0;
-    coalescer.flush(&mut arena, |_, _, group| pieces += group.len());
+    coalescer.flush(&mut arena, |_, _, group| {
+        pieces += group.len();
+        Written::Whole
+    });
     assert_eq!(pieces, packets.len());
 }
