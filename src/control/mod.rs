@@ -5,6 +5,7 @@
 
 mod clock;
 pub mod daemon;
+mod locked;
 pub mod log;
 pub mod netlink;
 mod periodic;

@@ -64,6 +64,21 @@ fn no_key_is_in_the_log_the_status_the_environment_or_the_arguments() {
 }
 
 #[test]
+fn the_pages_of_the_keys_are_locked_as_far_as_the_limit_allows() {
+    let Some(net) = Net::two_sites() else { return };
+    for (limit, is_locked) in [("--memlock=8388608", true), ("--memlock=0", false)] {
+        let mut a = net.daemon(A, &net.file(A, &[B]));
+        a.start_by(a.command(&["prlimit", limit]));
+        a.wait("it answers", |_| true);
+        let status = fs::read_to_string(format!("/proc/{}/status", a.pid())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmLck:")).unwrap();
+        assert_eq!(line.split_whitespace().nth(1).unwrap() != "0", is_locked, "{limit}: {line}");
+        assert!(!a.log().contains("WARN"), "{}", a.log());
+        a.stop();
+    }
+}
+
+#[test]
 fn the_daemon_is_not_dumpable_and_writes_no_core() {
     let Some(net) = Net::two_sites() else { return };
     let mut a = net.start(A, &net.file(A, &[B]));
