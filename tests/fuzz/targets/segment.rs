@@ -22,6 +22,7 @@ pub fn run(data: &[u8]) {
         fragments(&mut buffer(), packet.len(), mtu);
     }
     segments(&vnet, &mut buffer(), packet.len(), mtu, at_a_time);
+    segments_in_fragments(&vnet, &mut buffer(), packet.len(), mtu, at_a_time);
 }
 
 /// An ICMP about it is a packet.
@@ -68,6 +69,18 @@ fn segments(vnet: &Vnet, buffer: &mut [u8], len: usize, mtu: Mtu, at_a_time: usi
     }
     assert!(taken.len() <= expected);
     merge(&taken);
+}
+
+/// As where the segments are too big, and may be fragmented.
+fn segments_in_fragments(vnet: &Vnet, buffer: &mut [u8], len: usize, mtu: Mtu, at_a_time: usize) {
+    let mut scratch = SegmentScratch::new();
+    let Ok(mut segments) = Segments::new(vnet, buffer, len, Mtu::MAX, &mut scratch) else { return };
+    while segments.prepare(at_a_time) > 0 {
+        while let Some((segment, len)) = segments.next_alone() {
+            assert_eq!(segment.len(), len + SPARE);
+            fragments(segment, len, mtu);
+        }
+    }
 }
 
 /// What the far end makes of them: nothing is lost.
