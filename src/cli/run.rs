@@ -36,6 +36,9 @@ pub(super) struct Args {
     /// Stop when the process that started this one ends
     #[arg(long, hide = true)]
     stop_with_parent: bool,
+    /// Do without the socket of `wg`: nothing is made outside --socket and --state-dir
+    #[arg(long, hide = true)]
+    no_wg: bool,
 }
 
 /// Argument parser: what the log understands.
@@ -56,6 +59,6 @@ pub(super) fn execute(args: Args) -> anyhow::Result<Exit> {
         }
     };
     let socket = args.socket.unwrap_or_else(|| names::socket(&config.interface.name));
-    daemon::run(&config, &RunOptions { socket, state_dir: args.state_dir, log: args.log })?;
+    daemon::run(&config, &RunOptions { socket, wg: !args.no_wg, state_dir: args.state_dir, log: args.log })?;
     Ok(Exit::Fine)
 }

@@ -43,6 +43,8 @@ const LOOK: Duration = Duration::from_secs(2);
 pub struct RunOptions {
     /// Where `linkspan status` asks.
     pub socket: PathBuf,
+    /// Whether `wg show` may ask, too.
+    pub wg: bool,
     /// Where the clock mark is kept; none = $STATE_DIRECTORY or /var/lib/linkspan.
     pub state_dir: Option<PathBuf>,
     /// What to log; none = $LINKSPAN_LOG, $RUST_LOG or "info".

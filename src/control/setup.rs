@@ -23,7 +23,7 @@ use super::reconcile::Reconciler;
 use super::resolve::{Families, Resolver, lookup};
 use super::status_server::StatusServer;
 use super::tunnels::{Tunnels, Watch};
-use super::uapi::UapiServer;
+use super::uapi::{self, UapiServer};
 use super::{report, routes, state};
 use crate::config::{Config, Endpoint, Startup, key_file};
 use crate::data::{Inputs, Plane};
@@ -73,7 +73,7 @@ pub(super) struct Opened {
     pub(super) tunnels: Tunnels,
     pub(super) clock: ClockWatch,
     pub(super) server: StatusServer,
-    /// None if `wg` cannot be served, which is no reason not to run.
+    /// None if `wg` is not to be served, or cannot be, which is no reason not to run.
     pub(super) uapi: Option<UapiServer>,
     pub(super) identity: Arc<Identity>,
     pub(super) monitor: Monitor,
@@ -89,7 +89,7 @@ pub(super) async fn open(
     routing: &mut Reconciler,
 ) -> anyhow::Result<Opened> {
     let server = StatusServer::bind(&options.socket)?;
-    let uapi = UapiServer::bind(&config.interface.name);
+    let uapi = serve_wg(config, options);
     let configured: Vec<IpAddr> = config.tunnels().filter_map(|(_, tunnel)| address_of(&tunnel.endpoint)).collect();
     routing.before_device(config, &configured).await?.complete()?;
 
@@ -135,7 +135,10 @@ pub(super) async fn open(
     };
     let plane = Plane::start(inputs).context("cannot start the data threads")?;
     // Only now: a start that fails has one line to say.
-    let uapi = uapi.inspect_err(|error| info!("`wg show` will not see this interface: {error:#}")).ok();
+    let uapi = uapi.unwrap_or_else(|error| {
+        warn!("`wg show` will not see this interface: {error:#}");
+        None
+    });
     Ok(Opened {
         plane,
         sockets,
@@ -179,9 +182,26 @@ async fn resolve_names(config: &Config) -> Vec<Vec<std::net::SocketAddr>> {
     futures_util::future::join_all(lookups).await
 }
 
+/// None if nobody wants it.
+fn serve_wg(config: &Config, options: &RunOptions) -> anyhow::Result<Option<UapiServer>> {
+    if !options.wg {
+        return Ok(None);
+    }
+    // The folder is root's alone, so whoever else this process becomes could not take the socket away again.
+    if other_user().is_some() {
+        bail!("the user {USER} could not remove its socket; {}", uapi::REMEDY);
+    }
+    UapiServer::bind(&config.interface.name).map(Some)
+}
+
+/// Whom this process becomes, if it is root's now.
+fn other_user() -> Option<User> {
+    nix::unistd::geteuid().is_root().then(|| User::from_name(USER).ok().flatten()).flatten()
+}
+
 /// From here on the process can do nothing that the tunnel does not need.
 fn drop_privileges(config: &Config, options: &RunOptions) -> anyhow::Result<()> {
-    if let (true, Ok(Some(user))) = (nix::unistd::geteuid().is_root(), User::from_name(USER)) {
+    if let Some(user) = other_user() {
         let state = state::directory(options.state_dir.as_deref());
         // The user must be able to remove its socket, and to go on with what root wrote.
         let folders = [options.socket.parent(), Some(&state)];

@@ -11,6 +11,7 @@ use crate::harness::capture::Frame;
 use crate::harness::host::at;
 use crate::harness::packets::MARKER;
 use crate::harness::traffic::{ping, pings_pass};
+use crate::harness::wg::{socket_of, unique_name};
 use crate::harness::*;
 
 /// A TCP connection that carries markers without pause, from one LAN to the other.
@@ -164,13 +165,20 @@ fn before_the_first_session_the_far_network_is_closed_already() {
 fn a_clean_stop_leaves_nothing() {
     let Some(net) = Net::two_sites() else { return };
     let before = net.gateway(A).footprint();
-    let (mut a, _b) = net.link(&net.file(A, &[B]), &net.file(B, &[A]));
+    let mut file = net.file(A, &[B]);
+    file.name = unique_name();
+    let mut a = net.daemon(A, &file);
+    a.wg = true;
+    a.start();
+    let _b = net.start(B, &net.file(B, &[A]));
+    a.wait_up();
     pings_pass(net.lan(A), net.site(B).lan4(), &["-c", "1"]);
     assert_ne!(net.gateway(A).footprint(), before);
-    let socket = a.socket();
+    let sockets = [a.socket(), socket_of(&file.name)];
+    assert!(sockets.iter().all(|socket| socket.exists()));
     a.stop();
     assert_eq!(net.gateway(A).footprint(), before);
-    assert!(!socket.exists(), "the status socket is left");
+    assert!(!sockets.iter().any(|socket| socket.exists()), "a socket is left");
 }
 
 #[test]
