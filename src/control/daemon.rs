@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::future::pending;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -32,11 +33,14 @@ use super::uapi::{ReadOnly, UapiServer};
 use super::watchdog::Watchdog;
 use crate::config::Config;
 use crate::data::Plane;
-use crate::sys::{process, udp};
+use crate::sys::{inherited, process, udp};
 use crate::tunnel::Identity;
 
 /// How often what no event announces is looked at: silent peers, the clock, heartbeats.
 const LOOK: Duration = Duration::from_secs(2);
+
+/// What the service manager calls the socket of `wg` (FileDescriptorName=).
+const WG_SOCKET: &str = "wg";
 
 /// What the command line adds to the configuration.
 #[derive(Debug, Clone)]
@@ -56,6 +60,8 @@ pub struct RunOptions {
 /// # Errors
 /// When it could not start (nothing of it is left then), or could not go on. Each names the remedy.
 pub fn run(config: &Config, options: &RunOptions) -> anyhow::Result<()> {
+    let handed = inherited::descriptors().context("cannot take over the service manager's sockets (LISTEN_FDS)")?;
+    let wg_socket = handed.into_iter().find(|(name, _)| name == WG_SOCKET).map(|(_, socket)| socket);
     log::init(options.log.as_deref())?;
     process::harden()?;
     if !process::has_net_admin() {
@@ -66,15 +72,15 @@ pub fn run(config: &Config, options: &RunOptions) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot start (is there a limit on open files? see: ulimit -n)")?;
-    runtime.block_on(live(config, options, keys))
+    runtime.block_on(live(config, options, keys, wg_socket))
 }
 
-async fn live(config: &Config, options: &RunOptions, keys: Keys) -> anyhow::Result<()> {
+async fn live(config: &Config, options: &RunOptions, keys: Keys, wg_socket: Option<OwnedFd>) -> anyhow::Result<()> {
     let mut routing = Reconciler::new(Netlink::open()?, &config.interface.name);
     // From here on a signal finds somebody who cleans up.
     let mut signals = Signals::new()?;
     let opened = tokio::select! {
-        opened = setup::open(config, options, keys, &mut routing) => opened.map(Some),
+        opened = setup::open(config, options, keys, wg_socket, &mut routing) => opened.map(Some),
         () = signals.stop() => Ok(None),
     };
     match opened {

@@ -3,13 +3,14 @@
 
 use std::io;
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::lchown;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use arc_swap::ArcSwap;
 use nix::unistd::User;
 use tokio::sync::Notify;
@@ -23,7 +24,7 @@ use super::reconcile::Reconciler;
 use super::resolve::{Families, Resolver, lookup};
 use super::status_server::StatusServer;
 use super::tunnels::{Tunnels, Watch};
-use super::uapi::{self, UapiServer};
+use super::uapi::UapiServer;
 use super::{report, routes, state};
 use crate::config::{Config, Endpoint, Startup, key_file};
 use crate::data::{Inputs, Plane};
@@ -34,6 +35,8 @@ use crate::tunnel::{Gate, Identity, Initiates, Owner, Peer, PeerConfig, PeerId, 
 
 /// The static user of the service; without it, root stays, with nothing but CAP_NET_ADMIN.
 const USER: &str = "linkspan";
+/// How a daemon that is not root's gets a socket where only root can make one.
+const BY_SYSTEMD: &str = "systemd can make it: install linkspan@.socket beside linkspan@.service, and start that";
 /// How long the start waits for names. Later they are resolved beside the traffic.
 const RESOLVE: Duration = Duration::from_secs(3);
 
@@ -86,10 +89,11 @@ pub(super) async fn open(
     config: &Config,
     options: &RunOptions,
     keys: Keys,
+    wg_socket: Option<OwnedFd>,
     routing: &mut Reconciler,
 ) -> anyhow::Result<Opened> {
     let server = StatusServer::bind(&options.socket)?;
-    let uapi = serve_wg(config, options);
+    let uapi = serve_wg(config, options, wg_socket);
     let configured: Vec<IpAddr> = config.tunnels().filter_map(|(_, tunnel)| address_of(&tunnel.endpoint)).collect();
     routing.before_device(config, &configured).await?.complete()?;
 
@@ -182,16 +186,19 @@ async fn resolve_names(config: &Config) -> Vec<Vec<std::net::SocketAddr>> {
     futures_util::future::join_all(lookups).await
 }
 
-/// None if nobody wants it.
-fn serve_wg(config: &Config, options: &RunOptions) -> anyhow::Result<Option<UapiServer>> {
+/// By the socket that was handed over, or one of our own. None if nobody wants it.
+fn serve_wg(config: &Config, options: &RunOptions, handed: Option<OwnedFd>) -> anyhow::Result<Option<UapiServer>> {
     if !options.wg {
         return Ok(None);
     }
+    if let Some(socket) = handed {
+        return UapiServer::adopt(socket).map(Some);
+    }
     // The folder is root's alone, so whoever else this process becomes could not take the socket away again.
     if other_user().is_some() {
-        bail!("the user {USER} could not remove its socket; {}", uapi::REMEDY);
+        bail!("the user {USER} could not remove its socket; {BY_SYSTEMD}");
     }
-    UapiServer::bind(&config.interface.name).map(Some)
+    UapiServer::bind(&config.interface.name).map(Some).map_err(|error| anyhow!("{error:#}; {BY_SYSTEMD}"))
 }
 
 /// Whom this process becomes, if it is root's now.

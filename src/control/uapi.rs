@@ -10,6 +10,7 @@ mod requests;
 use std::fs::{DirBuilder, symlink_metadata};
 use std::future::pending;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::time::Duration;
@@ -36,8 +37,6 @@ use requests::Requests;
 
 /// Where `wg` looks for userspace implementations.
 const FOLDER: &str = "/var/run/wireguard";
-/// For a daemon that is not root's, which cannot keep a socket there.
-pub(super) const REMEDY: &str = "start it by systemd, with linkspan@.socket beside linkspan@.service";
 const CONNECTIONS: usize = 16;
 const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -69,6 +68,11 @@ impl UapiServer {
         Ok(Self { socket: UnixSocket::bind(&folder.join(format!("{name}.sock")), None)?, _folder: made })
     }
 
+    /// Goes on with the socket that the service manager made. Inside a tokio runtime.
+    pub(super) fn adopt(socket: OwnedFd) -> anyhow::Result<Self> {
+        Ok(Self { socket: UnixSocket::adopt(socket)?, _folder: Folder(None) })
+    }
+
     /// Tells when somebody takes the socket's file away.
     pub(super) fn removal(&self) -> io::Result<Removal<'_>> {
         Removal::of(&self.socket)
@@ -98,7 +102,8 @@ impl Folder {
             Ok(()) => Self(Some(path)),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Self(None),
             Err(error) => {
-                return Err(error).with_context(|| format!("cannot make the folder {}; {REMEDY}", path.display()));
+                return Err(error)
+                    .with_context(|| format!("cannot make the folder {} (only root can)", path.display()));
             }
         };
         if made.0.is_some() {

@@ -1,8 +1,8 @@
 //! A listening Unix socket with a file: nobody can connect before its owner and mode are right, the file of a daemon
-//! that died is replaced, and our own goes when we do.
+//! that died is replaced, and our own goes when we do. The file of a socket that was handed over is not ours.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, lchown};
 use std::os::unix::net::{UnixListener as StdListener, UnixStream as StdStream};
 use std::path::{Path, PathBuf};
@@ -19,12 +19,13 @@ use tracing::debug;
 
 const BACKLOG: i32 = 16;
 
-/// The socket. Its file goes when this is dropped.
+/// The socket. Its file, if it is ours, goes when this is dropped.
 #[derive(Debug)]
 pub(super) struct UnixSocket {
     listener: UnixListener,
     path: PathBuf,
-    inode: u64,
+    /// Of the file that is ours.
+    inode: Option<u64>,
 }
 
 impl UnixSocket {
@@ -32,8 +33,20 @@ impl UnixSocket {
     pub(super) fn bind(path: &Path, group: Option<&str>) -> anyhow::Result<Self> {
         make_way(path)?;
         let listener = listen(path, group).with_context(|| format!("cannot listen at {}", path.display()))?;
-        let inode = std::fs::symlink_metadata(path)?.ino();
+        let inode = Some(std::fs::symlink_metadata(path)?.ino());
         Ok(Self { listener: UnixListener::from_std(listener)?, path: path.to_owned(), inode })
+    }
+
+    /// Goes on with a socket that another process listens with already. Inside a tokio runtime.
+    pub(super) fn adopt(socket: OwnedFd) -> anyhow::Result<Self> {
+        let socket = Socket::from(socket);
+        let fits = socket.domain()? == Domain::UNIX && socket.r#type()? == Type::STREAM && socket.is_listener()?;
+        let address = socket.local_addr()?;
+        let Some(path) = address.as_pathname().filter(|_| fits) else {
+            bail!("the service manager's socket is no listening Unix socket: give it ListenStream=PATH");
+        };
+        socket.set_nonblocking(true)?;
+        Ok(Self { listener: UnixListener::from_std(socket.into())?, path: path.to_owned(), inode: None })
     }
 
     pub(super) async fn accept(&self) -> UnixStream {
@@ -53,9 +66,9 @@ impl UnixSocket {
         &self.path
     }
 
-    /// Whether the file at the path is still this socket's.
+    /// Whether the file at the path is ours, still.
     pub(super) fn is_there(&self) -> bool {
-        std::fs::symlink_metadata(&self.path).is_ok_and(|file| file.ino() == self.inode)
+        std::fs::symlink_metadata(&self.path).is_ok_and(|file| Some(file.ino()) == self.inode)
     }
 }
 

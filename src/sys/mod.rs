@@ -1,5 +1,6 @@
 //! The only unsafe code: TUN queues, UDP sockets, poll, the process. Owned descriptors, no policy.
 
+pub mod inherited;
 pub mod minute;
 pub mod netns;
 pub mod poll;

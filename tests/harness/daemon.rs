@@ -85,7 +85,7 @@ impl Daemon<'_> {
         words.push(LINKSPAN);
         words.extend(run.iter().map(String::as_str));
         let mut command = self.host.command(words[0], &words[1..]);
-        command.current_dir(&self.directory);
+        command.current_dir(&self.directory).stdin(Stdio::null());
         command
     }
 
@@ -97,7 +97,7 @@ impl Daemon<'_> {
     pub fn start_by(&mut self, mut command: Command) {
         assert!(self.child.is_none(), "it runs already");
         let log = fs::OpenOptions::new().create(true).append(true).open(self.log_file()).unwrap();
-        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        command.stdout(log.try_clone().unwrap()).stderr(log);
         self.child = Some(command.spawn().unwrap());
     }
 
