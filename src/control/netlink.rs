@@ -8,7 +8,6 @@ mod elsewhere;
 mod monitor;
 
 use std::collections::BTreeSet;
-use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use futures_util::TryStreamExt;
@@ -53,6 +52,9 @@ pub enum Error {
     /// Another error number.
     #[error("the kernel refused: {0}")]
     Refused(String),
+    /// The kernel gave no socket.
+    #[error("cannot open a netlink socket, to set addresses and routes: {0} (a limit on open files? see ulimit -n)")]
+    NoSocket(String),
     /// No answer, or one that makes no sense.
     #[error("netlink: {0}")]
     Protocol(String),
@@ -74,8 +76,9 @@ impl Netlink {
     ///
     /// # Errors
     /// When the kernel gives no socket.
-    pub fn open() -> io::Result<Self> {
-        let (mut connection, handle, _) = rtnetlink::new_connection_with_socket::<TokioSocket>()?;
+    pub fn open() -> Result<Self, Error> {
+        let opened = rtnetlink::new_connection_with_socket::<TokioSocket>();
+        let (mut connection, handle, _) = opened.map_err(|error| Error::NoSocket(error.to_string()))?;
         // Without it the kernel ignores the filter and dumps every route (Linux before 4.20 does); harmless.
         let _ = connection.socket_mut().socket_mut().set_netlink_get_strict_chk(true);
         tokio::spawn(connection);

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, bail};
 use arc_swap::ArcSwap;
-use nix::unistd::User;
+use nix::unistd::{User, geteuid};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 use tracing::{info, warn};
@@ -37,6 +37,9 @@ use crate::tunnel::{Gate, Identity, Initiates, Owner, Peer, PeerConfig, PeerId, 
 const USER: &str = "linkspan";
 /// How a daemon that is not root's gets a socket where only root can make one.
 const BY_SYSTEMD: &str = "systemd can make it: install linkspan@.socket beside linkspan@.service, and start that";
+/// For when the kernel gives no thread.
+pub(super) const NO_THREADS: &str =
+    "cannot start the data threads (is their number limited? see ulimit -u, and TasksMax= of a service)";
 /// How long the start waits for names. Later they are resolved beside the traffic.
 const RESOLVE: Duration = Duration::from_secs(3);
 
@@ -116,7 +119,8 @@ pub(super) async fn open(
         info!("this host has no IPv6: listening on IPv4 only");
     }
     let mtu = config.interface.mtu.unwrap_or(Mtu::DEFAULT);
-    Netlink::open()?.set_up(device.index, mtu).await?;
+    let up = Netlink::open()?.set_up(device.index, mtu).await;
+    up.with_context(|| format!("cannot set up the interface with mtu {mtu}; is another program at it? start again"))?;
     let monitor = Monitor::open().context("cannot listen to the kernel's routing")?;
     routing.running(config, device.index, &endpoints).await?.complete()?;
 
@@ -137,7 +141,7 @@ pub(super) async fn open(
         table: Arc::new(ArcSwap::from_pointee(table)),
         changed: Arc::new(move || call.notify_one()),
     };
-    let plane = Plane::start(inputs).context("cannot start the data threads")?;
+    let plane = Plane::start(inputs).context(NO_THREADS)?;
     // Only now: a start that fails has one line to say.
     let uapi = uapi.unwrap_or_else(|error| {
         warn!("`wg show` will not see this interface: {error:#}");
@@ -198,12 +202,13 @@ fn serve_wg(config: &Config, options: &RunOptions, handed: Option<OwnedFd>) -> a
     if other_user().is_some() {
         bail!("the user {USER} could not remove its socket; {BY_SYSTEMD}");
     }
-    UapiServer::bind(&config.interface.name).map(Some).map_err(|error| anyhow!("{error:#}; {BY_SYSTEMD}"))
+    let bound = UapiServer::bind(&config.interface.name).map(Some);
+    if geteuid().is_root() { bound } else { bound.map_err(|error| anyhow!("{error:#}; {BY_SYSTEMD}")) }
 }
 
 /// Whom this process becomes, if it is root's now.
 fn other_user() -> Option<User> {
-    nix::unistd::geteuid().is_root().then(|| User::from_name(USER).ok().flatten()).flatten()
+    geteuid().is_root().then(|| User::from_name(USER).ok().flatten()).flatten()
 }
 
 /// From here on the process can do nothing that the tunnel does not need.

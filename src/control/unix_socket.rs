@@ -32,7 +32,7 @@ impl UnixSocket {
     /// Listens at `path`, whose folder is there: mode 0660, of this group if there is one. Inside a tokio runtime.
     pub(super) fn bind(path: &Path, group: Option<&str>) -> anyhow::Result<Self> {
         make_way(path)?;
-        let listener = listen(path, group).with_context(|| format!("cannot listen at {}", path.display()))?;
+        let listener = listen(path, group).map_err(|error| no_listener(path, error))?;
         let inode = Some(std::fs::symlink_metadata(path)?.ino());
         Ok(Self { listener: UnixListener::from_std(listener)?, path: path.to_owned(), inode })
     }
@@ -110,6 +110,22 @@ fn listen(path: &Path, group: Option<&str>) -> io::Result<StdListener> {
     socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;
     Ok(socket.into())
+}
+
+fn no_listener(path: &Path, error: io::Error) -> anyhow::Error {
+    let remedy = match error.raw_os_error() {
+        Some(libc::EACCES | libc::EPERM | libc::EROFS) => {
+            "; this user may not write the folder: let root or systemd start it"
+        }
+        Some(libc::ENOENT | libc::ENOTDIR) => "; make its folder first",
+        Some(libc::ENOSPC | libc::EDQUOT) => "; make room there",
+        Some(libc::EMFILE | libc::ENFILE) => "; a limit on open files: see ulimit -n",
+        // Not from the kernel: a path of more than 107 bytes.
+        None => "; choose a shorter path",
+        _ => "",
+    };
+    let told = format!("cannot listen at {}{remedy}", path.display());
+    anyhow::Error::new(error).context(told)
 }
 
 /// A daemon that is neither root's nor in the group keeps its file to itself and its own group.

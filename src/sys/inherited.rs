@@ -14,7 +14,8 @@ static TAKEN: AtomicBool = AtomicBool::new(false);
 ///
 /// When the environment makes no sense, or names descriptors that are not there.
 pub fn descriptors() -> io::Result<Vec<(String, OwnedFd)>> {
-    if TAKEN.swap(true, Ordering::Relaxed) {
+    // Names without descriptors are another process's, of which this one was born.
+    if TAKEN.swap(true, Ordering::Relaxed) || sd_notify::listen_fds()?.len() == 0 {
         return Ok(Vec::new());
     }
     Ok(sd_notify::listen_fds_with_names()?.map(|(fd, name)| (name, own(fd))).collect())

@@ -5,5 +5,6 @@ pub mod minute;
 pub mod netns;
 pub mod poll;
 pub mod process;
+mod remedy;
 pub mod tun;
 pub mod udp;

@@ -195,6 +195,15 @@ fn a_socket_that_cannot_be_made_is_refused() {
     start.judge(&finished, 1, &["status.sock"]);
 }
 
+/// Whichever step it is that meets the limit.
+#[test]
+fn too_few_open_files_are_named_with_the_remedy() {
+    let Some(start) = Start::new() else { return };
+    for limit in [6, 8, 10, 12, 14, 16] {
+        start.refuses(&start.daemon(), &["prlimit", &format!("--nofile={limit}:{limit}")], 1, &["ulimit -n"]);
+    }
+}
+
 #[test]
 fn an_address_that_cannot_be_set_is_refused() {
     let Some(start) = Start::new() else { return };

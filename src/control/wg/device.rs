@@ -1,6 +1,7 @@
 //! The device: what `wg set` has made of it, and the data plane that follows.
 
 use std::cell::RefCell;
+use std::error::Error as _;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,6 +14,7 @@ use tracing::{debug, error, info, warn};
 use super::link::LinkState;
 use super::peers::{Peers, Reserved};
 use crate::config::uapi::{Change, DeviceAnswer, Refusal, Setting};
+use crate::control::setup::NO_THREADS;
 use crate::control::uapi::Device;
 use crate::data::{Inputs, Plane};
 use crate::packet::Mtu;
@@ -66,7 +68,7 @@ impl Live {
             table: table.clone(),
             changed: Arc::new(move || changed.notify_one()),
         };
-        let plane = Plane::start(inputs).context("cannot start the data threads")?;
+        let plane = Plane::start(inputs).context(NO_THREADS)?;
         Ok(Self { plane, table, workers, state: RefCell::new(state) })
     }
 
@@ -113,7 +115,7 @@ impl Live {
                 state.peers.iter().for_each(|peer| peer.hurry());
                 self.plane.wake_timers();
             }
-            Err(error) => error!("{error}; or set another with `wg set INTERFACE listen-port`"),
+            Err(error) => error!("{}; or set another with `wg set INTERFACE listen-port`", whole(&error)),
         }
     }
 
@@ -137,7 +139,7 @@ impl Live {
         let mark = change.fwmark.unwrap_or(state.mark);
         let sockets = match state.port_wanted(change) {
             Some(port) => bind(port, self.workers, mark).map(Some).map_err(|error| {
-                warn!("{error}");
+                warn!("{}", whole(&error));
                 if matches!(error, BindError::InUse { .. }) { Refusal::PortInUse } else { Refusal::Io }
             }),
             None if mark != state.mark => state.sockets.set_mark(mark).map(|()| None).map_err(|_| Refusal::Io),
@@ -239,6 +241,11 @@ impl State {
 
 fn stranger() -> Result<Identity, getrandom::Error> {
     PrivateKey::generate().map(Identity::new)
+}
+
+/// The error and what the kernel said.
+fn whole(error: &BindError) -> String {
+    error.source().map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
 }
 
 fn bind(port: u16, workers: usize, mark: u32) -> Result<Group, BindError> {
