@@ -56,7 +56,7 @@ MUSTS = [
 ]
 
 # In no figure may Linkspan be behind any peer in these: throughput, cost, latency.
-NEVER_BEHIND = ("Gbit/s", "packets/s", "CPU s/GiB", "CPU us/packet", "median ms", "mean ms", "p99 ms")
+NEVER_BEHIND = ("Gbit/s", "packets/s", "CPU s/GiB", "median ms", "mean ms", "p99 ms")
 
 LIMITS = [Limit("tcp-8", "RSS MiB", 32.0, 4.0)]
 LOSS_MOST = 0.005
