@@ -18,6 +18,7 @@ use tokio::sync::Notify;
 use tracing::{info, warn};
 
 use super::clock::ClockWatch;
+use super::dead_ends;
 use super::log;
 use super::netlink::{self, Monitor, Netlink};
 use super::periodic::Periodic;
@@ -76,7 +77,8 @@ pub fn run(config: &Config, options: &RunOptions) -> anyhow::Result<()> {
 }
 
 async fn live(config: &Config, options: &RunOptions, keys: Keys, wg_socket: Option<OwnedFd>) -> anyhow::Result<()> {
-    let mut routing = Reconciler::new(Netlink::open()?, &config.interface.name);
+    let netlink = Netlink::open()?;
+    let mut routing = Reconciler::new(netlink.clone(), &config.interface.name);
     // From here on a signal finds somebody who cleans up.
     let mut signals = Signals::new()?;
     let opened = tokio::select! {
@@ -85,7 +87,7 @@ async fn live(config: &Config, options: &RunOptions, keys: Keys, wg_socket: Opti
     };
     match opened {
         Ok(Some(opened)) => {
-            let (shared, keeper) = split(config, opened, routing);
+            let (shared, keeper) = split(config, opened, routing, netlink);
             keeper.live(shared, signals).await
         }
         Ok(None) => {
@@ -99,15 +101,27 @@ async fn live(config: &Config, options: &RunOptions, keys: Keys, wg_socket: Opti
     }
 }
 
-fn split(config: &Config, opened: Opened, routing: Reconciler) -> (Shared, Keeper<'_>) {
+fn split(config: &Config, opened: Opened, routing: Reconciler, netlink: Netlink) -> (Shared, Keeper<'_>) {
     let Opened { plane, sockets, index, mark, clock, server, uapi, identity, monitor, tunnels, facts, changed } =
         opened;
     let shared =
         Shared { plane, facts, server, uapi, identity, tunnels: RefCell::new(tunnels), warnings: RefCell::default() };
     let watchdog = Watchdog::new();
     let (endpoints, unsettled) = (Vec::new(), false);
-    let keeper =
-        Keeper { config, sockets, index, mark, routing, endpoints, unsettled, clock, watchdog, monitor, changed };
+    let keeper = Keeper {
+        config,
+        sockets,
+        index,
+        mark,
+        netlink,
+        routing,
+        endpoints,
+        unsettled,
+        clock,
+        watchdog,
+        monitor,
+        changed,
+    };
     (shared, keeper)
 }
 
@@ -171,6 +185,7 @@ struct Keeper<'c> {
     sockets: udp::Group,
     index: u32,
     mark: u32,
+    netlink: Netlink,
     routing: Reconciler,
     /// The peers' addresses for which the routes were made.
     endpoints: Vec<IpAddr>,
@@ -220,6 +235,8 @@ impl Keeper<'_> {
                 ticked = looks.tick() => {
                     ticked.context("the timer failed")?;
                     self.look_at_clocks(shared);
+                    let peers = shared.tunnels.borrow().iter().map(|watch| watch.peer.clone()).collect();
+                    dead_ends::leave(&self.netlink, self.mark, peers).await;
                     if self.unsettled {
                         self.keep_routes().await?;
                     }

@@ -5,9 +5,11 @@
 
 mod clock;
 pub mod daemon;
+mod dead_ends;
 pub mod log;
 pub mod netlink;
 mod periodic;
+mod places;
 pub mod reconcile;
 mod report;
 pub mod resolve;

@@ -49,6 +49,9 @@ pub enum Error {
     /// EACCES, EAFNOSUPPORT or EOPNOTSUPP.
     #[error("this host has the address family switched off (IPv6: see sysctl net.ipv6.conf.all.disable_ipv6)")]
     FamilyOff,
+    /// ENETUNREACH or EHOSTUNREACH.
+    #[error("there is no route")]
+    NoRoute,
     /// Another error number.
     #[error("the kernel refused: {0}")]
     Refused(String),
@@ -174,6 +177,20 @@ impl Netlink {
         Ok(routes)
     }
 
+    /// Whether there is a route to `remote` from `local` by this interface, for packets with this mark.
+    ///
+    /// # Errors
+    /// When the kernel refuses to say.
+    pub async fn reaches(&self, remote: IpAddr, local: IpAddr, interface: u32, mark: u32) -> Result<bool, Error> {
+        let question = convert::route_question(remote, local, interface, mark);
+        match self.0.route().get(question).execute().try_next().await.map_err(Error::from) {
+            // IPv6 takes the interface as a wish, and may answer with another.
+            Ok(route) => Ok(route.and_then(|route| convert::interface(&route)).is_none_or(|other| other == interface)),
+            Err(Error::NoRoute) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Adds a route; never replaces one.
     ///
     /// # Errors
@@ -278,6 +295,7 @@ impl From<rtnetlink::Error> for Error {
             Some(libc::ENOENT | libc::ESRCH | libc::EADDRNOTAVAIL) => Self::Missing,
             Some(libc::ENODEV | libc::ENXIO) => Self::NoDevice,
             Some(libc::EPERM) => Self::NotPermitted,
+            Some(libc::ENETUNREACH | libc::EHOSTUNREACH) => Self::NoRoute,
             Some(libc::EACCES | libc::EAFNOSUPPORT | libc::EOPNOTSUPP) => Self::FamilyOff,
             _ => Self::Refused(error.to_string()),
         }

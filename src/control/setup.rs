@@ -272,9 +272,15 @@ fn watches(
         .map(|(((connection, tunnel), peer), addresses)| {
             let mut watch = Watch::new(peer.clone(), tunnel.endpoint.clone(), connection.startup);
             match &tunnel.endpoint {
-                Some(Endpoint::Address(address)) => watch.set_address(*address),
+                Some(Endpoint::Address(address)) => watch.set_endpoint(vec![*address]),
                 Some(Endpoint::Name(name, port)) => {
-                    watch.resolve_with(Resolver::new(name.clone(), *port, families), addresses);
+                    let mut resolver = Resolver::new(name.clone(), *port, families);
+                    if !addresses.is_empty()
+                        && let Some(usable) = resolver.answer(Instant::now(), Ok(addresses))
+                    {
+                        watch.set_endpoint(usable);
+                    }
+                    watch.resolve_with(resolver);
                 }
                 None => {}
             }

@@ -96,6 +96,20 @@ fn what_a_crash_leaves_is_removed_by_the_commands_of_the_readme() {
     assert_eq!(net.gateway(A).footprint(), before);
 }
 
+/// B calls from inside what is routed to it, and A learns that only from the call.
+#[test]
+fn a_caller_inside_a_routed_subnet_is_answered() {
+    let Some(net) = Net::two_sites() else { return };
+    let before = net.gateway(A).footprint();
+    let mut file = net.file(A, &[B]).endpoint(None::<String>);
+    file.connections[0].networks = vec!["10.2.0.0/16".into(), "198.18.2.0/24".into()];
+    let (mut a, _b) = net.link(&file, &net.file(B, &[A]));
+    pings_pass(net.lan(A), net.site(B).lan4(), &["-c", "5", "-i", "0.1", "-W", "2"]);
+    assert_eq!(a.status().unwrap().dropped("out_loop"), 0);
+    a.stop();
+    assert_eq!(net.gateway(A).footprint(), before);
+}
+
 /// ```text
 ///   A ---- B, A ---- C: one interface at A, two connections
 /// ```

@@ -21,7 +21,7 @@ use crate::packet::Mtu;
 use crate::sys::tun;
 use crate::sys::udp::{self, BindError, Group};
 use crate::tunnel::key::PrivateKey;
-use crate::tunnel::{Gate, Identity, Table};
+use crate::tunnel::{Gate, Identity, Peer, Table};
 
 /// A port that was just given up may still be in a worker's hands.
 const PORT_TRIES: usize = 20;
@@ -78,6 +78,12 @@ impl Live {
 
     pub(super) fn failure(&self) -> Option<&str> {
         self.plane.failure()
+    }
+
+    /// The sockets' mark, and all peers.
+    pub(super) fn peers(&self) -> (u32, Vec<Arc<Peer>>) {
+        let state = self.state.borrow();
+        (state.mark, state.peers.iter().cloned().collect())
     }
 
     /// Starts all handshakes over with the wall clock of now.
