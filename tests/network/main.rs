@@ -6,6 +6,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod faults;
 mod flood;
 mod hostile;
 mod imported;

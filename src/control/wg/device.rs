@@ -14,6 +14,7 @@ use tracing::{debug, error, info, warn};
 use super::link::LinkState;
 use super::peers::{Peers, Reserved};
 use crate::config::uapi::{Change, DeviceAnswer, Refusal, Setting};
+use crate::control::locked::locked;
 use crate::control::setup::NO_THREADS;
 use crate::control::uapi::Device;
 use crate::data::{Inputs, Plane};
@@ -238,7 +239,7 @@ impl State {
 
     /// All sessions end: they were another's.
     fn become_identity(&mut self, identity: Identity, has_key: bool) {
-        self.identity = Arc::new(identity);
+        self.identity = locked(identity);
         self.gate = Arc::new(Gate::new(self.identity.public()));
         self.has_key = has_key;
         self.peers.iter().for_each(|peer| peer.restart(&self.identity));

@@ -6,6 +6,7 @@
 use std::time::{Duration, Instant};
 
 use super::super::lane::LaneView;
+use super::super::random::Random;
 use super::Initiates;
 
 /// Attempts are at least so far apart (paper, section 6.1: Rekey-Timeout), plus jitter.
@@ -68,7 +69,7 @@ impl Schedule {
         let renewal = (Duration::ZERO, Duration::MAX);
         Self {
             policy,
-            random: Random(seed),
+            random: Random::new(seed),
             next_attempt: None,
             tried: None,
             in_vain: false,
@@ -175,21 +176,6 @@ impl Schedule {
             (true, false) => RENEW_LARGER,
             (false, _) => RENEW_LEARNED,
         }
-    }
-}
-
-/// splitmix64: enough for jitter, and the same for the same seed.
-#[derive(Debug)]
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: Duration) -> Duration {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        let micros = u64::try_from(limit.as_micros()).unwrap_or(u64::MAX).max(1);
-        Duration::from_micros((z ^ (z >> 31)) % micros)
     }
 }
 
