@@ -133,7 +133,7 @@ impl Live {
 
     /// Gets all that could be refused, before anything is changed.
     fn prepare(&self, state: &mut State, change: &Change) -> Result<Means, Refusal> {
-        let reserved = state.peers.reserve(&change.peers)?;
+        let reserved = state.peers.reserve(change)?;
         let mark = change.fwmark.unwrap_or(state.mark);
         let sockets = match state.port_wanted(change) {
             Some(port) => bind(port, self.workers, mark).map(Some).map_err(|error| {
@@ -183,15 +183,8 @@ impl Device for Live {
             (_, Some(stranger)) => state.become_identity(stranger, false),
             _ => {}
         }
-        if change.replace_peers {
-            state.peers.clear();
-        }
-        let (identity, now) = (state.identity.clone(), Instant::now());
-        let mut reserved = means.reserved;
-        for peer in change.peers {
-            state.peers.change(peer, &identity, &mut reserved, now);
-        }
-        state.peers.release(reserved);
+        let identity = state.identity.clone();
+        state.peers.apply(change.replace_peers, change.peers, &identity, means.reserved, Instant::now());
         self.publish(&state);
         Ok(())
     }
