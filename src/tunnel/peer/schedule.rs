@@ -53,6 +53,8 @@ pub(super) struct Schedule {
     next_attempt: Option<Instant>,
     /// boringtun has a handshake to finish.
     wish: bool,
+    /// Persistent keepalives were switched on, and none was sent since.
+    owes_keepalive: bool,
     /// When a packet last waited for a session.
     demand: Option<Instant>,
     /// The jitter of the newest session's renewal, and that session's age when it was last looked at.
@@ -62,7 +64,15 @@ pub(super) struct Schedule {
 impl Schedule {
     pub(super) const fn new(policy: Policy, seed: u64) -> Self {
         let renewal = (Duration::ZERO, Duration::MAX);
-        Self { policy, random: Random(seed), next_attempt: None, wish: false, demand: None, renewal }
+        Self {
+            policy,
+            random: Random(seed),
+            next_attempt: None,
+            wish: false,
+            owes_keepalive: false,
+            demand: None,
+            renewal,
+        }
     }
 
     /// boringtun's timers made an initiation.
@@ -79,7 +89,9 @@ impl Schedule {
         self.policy.keepalive
     }
 
+    /// Switched on, the first is due at once, as in the kernel.
     pub(super) const fn set_keepalive(&mut self, keepalive: Option<Duration>) {
+        self.owes_keepalive = keepalive.is_some() && (self.owes_keepalive || self.policy.keepalive.is_none());
         self.policy.keepalive = keepalive;
     }
 
@@ -103,11 +115,17 @@ impl Schedule {
             return Act::Initiate;
         }
         let quiet = |interval| view.last_send.is_none_or(|age| age >= interval);
-        if view.session && self.policy.keepalive.is_some_and(quiet) { Act::Keepalive } else { Act::Nothing }
+        if view.session && (self.owes_keepalive || self.policy.keepalive.is_some_and(quiet)) {
+            self.owes_keepalive = false;
+            return Act::Keepalive;
+        }
+        Act::Nothing
     }
 
     fn attempt(&mut self, now: Instant) {
         self.wish = false;
+        // The handshake ends with one.
+        self.owes_keepalive = false;
         self.next_attempt = Some(now + ATTEMPT + self.random.below(ATTEMPT_JITTER));
     }
 
