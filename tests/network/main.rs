@@ -27,3 +27,4 @@ mod traffic;
 mod uapi;
 mod uplinks;
 mod wire;
+mod wg_quick;

@@ -17,14 +17,14 @@ use crate::harness::traffic::{ping, pings_pass};
 use crate::harness::wg::{LINKSPAN_WG, WgInterface, socket_of, unique_name, wg, wg_ok};
 use crate::harness::*;
 
-const INSIDE_A: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 9, 0, 1));
-const INSIDE_B: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 9, 0, 2));
-const QUICK: [&str; 6] = ["-c", "3", "-i", "0.1", "-W", "2"];
-const PORT_A: u16 = 7001;
-const PORT_B: u16 = 7002;
+pub(super) const INSIDE_A: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 9, 0, 1));
+pub(super) const INSIDE_B: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 9, 0, 2));
+pub(super) const QUICK: [&str; 6] = ["-c", "3", "-i", "0.1", "-W", "2"];
+pub(super) const PORT_A: u16 = 7001;
+pub(super) const PORT_B: u16 = 7002;
 
 /// Gives an interface its inside addresses and brings it up.
-fn address(host: &Host, interface: &WgInterface<'_>, number: u8) {
+pub(super) fn address(host: &Host, interface: &WgInterface<'_>, number: u8) {
     let name = &interface.name;
     host.ip(&format!(
         "address add 10.9.0.{number}/24 dev {name}\naddress add fd09::{number}/64 dev {name} nodad\nlink set {name} up\n"
@@ -32,7 +32,7 @@ fn address(host: &Host, interface: &WgInterface<'_>, number: u8) {
 }
 
 /// Two interfaces that know each other; A knows where B is.
-fn pair(net: &Net) -> (WgInterface<'_>, WgInterface<'_>) {
+pub(super) fn pair(net: &Net) -> (WgInterface<'_>, WgInterface<'_>) {
     let (a, b) = (net.wg_interface(net.gateway(A)), net.wg_interface(net.gateway(B)));
     for (interface, port) in [(&a, PORT_A), (&b, PORT_B)] {
         interface.set_key();
@@ -46,7 +46,7 @@ fn pair(net: &Net) -> (WgInterface<'_>, WgInterface<'_>) {
 }
 
 /// Pings from A until one is answered.
-fn reaches(net: &Net, within: Duration) {
+pub(super) fn reaches(net: &Net, within: Duration) {
     eventually(within, "B answers A", || {
         let (pings, _) = ping(net.gateway(A), INSIDE_B, &["-c", "1", "-W", "1"]);
         (pings.received == 1).then_some(())
@@ -343,43 +343,6 @@ fn it_works_in_another_network_namespace_and_notices_everything_there() {
     });
     cell.ip("link del moved\n");
     assert!(a.wait_exit(seconds(5)).success());
-}
-
-#[test]
-fn wg_quick_takes_it_as_its_userspace_implementation() {
-    let Some(net) = Net::two_sites() else { return };
-    let b = net.wg_interface(net.gateway(B));
-    b.set_key();
-    b.set(&format!("listen-port {PORT_B}"));
-    let (name, key) = (unique_name(), linkspan::tunnel::key::PrivateKey::generate().unwrap());
-    b.set(&format!("peer {} allowed-ips 10.9.0.1/32,fd09::1/128", key.public()));
-    address(net.gateway(B), &b, 2);
-    let file = net.directory("quick").join(format!("{name}.conf"));
-    daemon::write_secret(
-        &file,
-        &format!(
-            "[Interface]\nPrivateKey = {}\nAddress = 10.9.0.1/32, fd09::1/128\n[Peer]\nPublicKey = {}\n\
-             Endpoint = 198.18.2.1:{PORT_B}\nAllowedIPs = 10.9.0.0/24, fd09::/64\nPersistentKeepalive = 25\n",
-            *key.reveal(),
-            b.public()
-        ),
-        0o600,
-    );
-    let gateway = net.gateway(A);
-    let before = gateway.footprint();
-    let quick = |word: &str| {
-        let mut command = gateway.command("wg-quick", &[word, file.to_str().unwrap()]);
-        command.env("WG_QUICK_USERSPACE_IMPLEMENTATION", LINKSPAN_WG).env("STATE_DIRECTORY", net.directory("wg"));
-        let done = finish(command, seconds(20));
-        assert!(done.status.success(), "{done:?}");
-    };
-    quick("up");
-    reaches(&net, seconds(8));
-    pings_pass(gateway, "fd09::2".parse().unwrap(), &QUICK);
-    quick("down");
-    eventually(seconds(5), "all is gone", || {
-        (gateway.footprint() == before && !socket_of(&name).exists()).then_some(())
-    });
 }
 
 #[test]
