@@ -301,6 +301,28 @@ fn the_mtu_of_the_interface_is_followed() {
     }
 }
 
+/// The kernel takes packets for such an interface that no datagram holds, and says nothing itself.
+#[test]
+fn with_an_mtu_beyond_what_a_tunnel_carries_the_sender_is_told_what_fits() {
+    let Some(net) = Net::two_sites() else { return };
+    let (a, b) = pair(&net);
+    reaches(&net, seconds(5));
+    for (site, interface) in [(A, &a), (B, &b)] {
+        net.gateway(site).ip(&format!("link set {} mtu 65535\n", interface.name));
+    }
+    for far in [INSIDE_B, "fd09::2".parse().unwrap()] {
+        eventually(seconds(5), "the sender is told", || {
+            let (_, finished) = ping(net.gateway(A), far, &["-c", "1", "-W", "1", "-M", "do", "-s", "65200"]);
+            finished.stdout.contains("65000").then_some(())
+        });
+        // B has to be told, too.
+        eventually(seconds(5), "both send what fits", || {
+            let (pings, _) = ping(net.gateway(A), far, &["-c", "1", "-W", "1", "-s", "65200"]);
+            (pings.received == 1).then_some(())
+        });
+    }
+}
+
 #[test]
 fn down_it_has_no_port_and_no_session_and_up_again_it_has_both() {
     let Some(net) = Net::two_sites() else { return };

@@ -15,7 +15,7 @@ use super::peers::{Peers, Reserved};
 use crate::config::uapi::{Change, DeviceAnswer, Refusal, Setting};
 use crate::control::uapi::Device;
 use crate::data::{Inputs, Plane};
-use crate::packet::Mtu;
+use crate::sys::minute::Minute;
 use crate::sys::tun;
 use crate::sys::udp::{self, BindError, Group};
 use crate::tunnel::key::PrivateKey;
@@ -194,9 +194,17 @@ impl State {
     fn new(workers: usize) -> anyhow::Result<Self> {
         let identity = Arc::new(stranger().context("the kernel gives no random bytes")?);
         let gate = Arc::new(Gate::new(identity.public()));
-        let link = LinkState { up: false, mtu: Mtu::DEFAULT };
         let peers = Peers::new(workers);
-        Ok(Self { identity, gate, has_key: false, port: 0, mark: 0, sockets: Group::closed(), peers, link })
+        Ok(Self {
+            identity,
+            gate,
+            has_key: false,
+            port: 0,
+            mark: 0,
+            sockets: Group::closed(),
+            peers,
+            link: LinkState::DOWN,
+        })
     }
 
     /// Without a key nobody can be reached, so there is nobody.
@@ -204,7 +212,8 @@ impl State {
         let has_key = |_: &_| self.has_key;
         let peers = self.peers.iter().filter(has_key).cloned().collect();
         let owners = self.peers.owners().filter(|_| self.has_key);
-        Table::new(self.identity.clone(), self.gate.clone(), peers, owners, self.link.mtu).following()
+        let table = Table::new(self.identity.clone(), self.gate.clone(), peers, owners, self.link.mtu);
+        if self.link.cut { table } else { table.following() }
     }
 
     /// The port to be opened for this change; none = those that are open will do, or none is to be.
