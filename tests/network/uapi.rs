@@ -324,6 +324,28 @@ fn with_an_mtu_beyond_what_a_tunnel_carries_the_sender_is_told_what_fits() {
 }
 
 #[test]
+fn a_port_that_is_taken_when_it_goes_up_is_waited_for_and_told_of_once() {
+    let Some(net) = Net::two_sites() else { return };
+    let (a, gateway) = (net.wg_interface(net.gateway(A)), net.gateway(A));
+    a.set_key();
+    a.set(&format!("listen-port {PORT_A}"));
+    let taken = gateway.udp(&format!("0.0.0.0:{PORT_A}"));
+    address(gateway, &a, 1);
+    let complaints = || a.log().matches("is in use by another program").count();
+    eventually(seconds(5), "it says so", || (complaints() > 0).then_some(()));
+    // Each change makes it look again.
+    for mtu in 1401..=1410 {
+        gateway.ip(&format!("link set {} mtu {mtu}\n", a.name));
+        eventually(seconds(5), "it looks", || a.log().contains(&format!("mtu={mtu}")).then_some(()));
+    }
+    assert_eq!(complaints(), 1, "{}", a.log());
+    drop(taken);
+    gateway.ip(&format!("link set {} mtu 1420\n", a.name));
+    let listens = || gateway.ask("cat", &["/proc/net/udp"]).contains(&format!(":{PORT_A:04X}"));
+    eventually(seconds(5), "the port is open", || listens().then_some(()));
+}
+
+#[test]
 fn down_it_has_no_port_and_no_session_and_up_again_it_has_both() {
     let Some(net) = Net::two_sites() else { return };
     let (a, b) = pair(&net);

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use tokio::sync::Notify;
+use tokio::time::sleep;
 use tracing::{debug, error, info, warn};
 
 use super::link::LinkState;
@@ -31,6 +32,9 @@ pub(super) struct Live {
     table: Arc<ArcSwap<Table>>,
     workers: usize,
     state: RefCell<State>,
+    /// Makes the device be looked at.
+    changed: Arc<Notify>,
+    port_logged: Minute,
 }
 
 struct State {
@@ -44,6 +48,8 @@ struct State {
     sockets: Group,
     peers: Peers,
     link: LinkState,
+    /// How often the port was found taken since it was wanted.
+    tries: usize,
 }
 
 /// What a change needs and might not get.
@@ -59,15 +65,16 @@ impl Live {
         let workers = tun.queues.len();
         let state = State::new(workers)?;
         let table = Arc::new(ArcSwap::from_pointee(state.table()));
+        let notify = changed.clone();
         let inputs = Inputs {
             queues: tun.queues,
             offloads: tun.offloads,
             sockets: Group::closed(),
             table: table.clone(),
-            changed: Arc::new(move || changed.notify_one()),
+            changed: Arc::new(move || notify.notify_one()),
         };
         let plane = Plane::start(inputs).context("cannot start the data threads")?;
-        Ok(Self { plane, table, workers, state: RefCell::new(state) })
+        Ok(Self { plane, table, workers, state: RefCell::new(state), changed, port_logged: Minute::default() })
     }
 
     pub(super) fn stop(self) {
@@ -91,6 +98,7 @@ impl Live {
         let before = std::mem::replace(&mut state.link, link);
         if before.up && !link.up {
             info!("the interface is down");
+            state.tries = 0;
             let identity = state.identity.clone();
             state.peers.iter().for_each(|peer| peer.restart(&identity));
             self.use_sockets(&mut state, Group::closed());
@@ -106,15 +114,31 @@ impl Live {
 
     /// Opens the port of an interface that is up. Tried again at every look, should it fail.
     fn listen(&self, state: &mut State) {
-        match bind(state.port, self.workers, state.mark) {
+        match udp::bind(state.port, self.workers, state.mark) {
             Ok(sockets) => {
+                state.tries = 0;
                 info!(port = sockets.port, "listening");
                 self.use_sockets(state, sockets);
                 state.peers.iter().for_each(|peer| peer.hurry());
                 self.plane.wake_timers();
             }
-            Err(error) => error!("{error}; or set another with `wg set INTERFACE listen-port`"),
+            Err(BindError::InUse { .. }) if state.tries < PORT_TRIES => {
+                state.tries += 1;
+                self.look_soon();
+            }
+            Err(error) if self.port_logged.is_due(Instant::now()) => {
+                error!("{error}; or set another with `wg set INTERFACE listen-port`");
+            }
+            Err(_) => {}
         }
+    }
+
+    fn look_soon(&self) {
+        let changed = self.changed.clone();
+        tokio::spawn(async move {
+            sleep(PORT_WAIT).await;
+            changed.notify_one();
+        });
     }
 
     fn use_sockets(&self, state: &mut State, sockets: Group) {
@@ -204,6 +228,7 @@ impl State {
             sockets: Group::closed(),
             peers,
             link: LinkState::DOWN,
+            tries: 0,
         })
     }
 
