@@ -345,6 +345,22 @@ fn a_port_that_is_taken_when_it_goes_up_is_waited_for_and_told_of_once() {
     eventually(seconds(5), "the port is open", || listens().then_some(()));
 }
 
+/// Its user may have no inotify instance: who waits for it must hear of that, not of a start.
+#[test]
+fn without_a_watch_on_its_socket_it_does_not_start_and_names_the_limit() {
+    if !root() {
+        return;
+    }
+    let name = unique_name();
+    let script = "echo 0 >/proc/sys/user/max_inotify_instances && exec \"$0\" \"$@\"";
+    let mut command = std::process::Command::new("unshare");
+    command.args(["--user", "--map-root-user", "--net", "sh", "-c", script, LINKSPAN_WG, &name]);
+    let finished = finish(command, seconds(10));
+    assert_eq!(finished.status.code(), Some(1), "{finished:?}");
+    assert!(finished.stderr.contains("fs.inotify.max_user_instances"), "{finished:?}");
+    assert!(!socket_of(&name).exists());
+}
+
 #[test]
 fn down_it_has_no_port_and_no_session_and_up_again_it_has_both() {
     let Some(net) = Net::two_sites() else { return };
