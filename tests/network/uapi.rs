@@ -100,6 +100,20 @@ fn the_program_is_in_the_background_once_wg_can_reach_it_and_ends_with_its_socke
     eventually(seconds(3), "the interface goes", || (!gateway.footprint().contains(&name)).then_some(()));
 }
 
+/// As boringtun-cli's users start it.
+#[test]
+fn in_the_background_it_logs_to_the_file_that_it_was_given() {
+    let Some(net) = Net::two_sites() else { return };
+    let (gateway, name, folder) = (net.gateway(A), unique_name(), net.directory("log"));
+    let mut command = net.wg_command(gateway, &["--disable-drop-privileges", "-v", "debug", "-l", "wg.log", &name]);
+    command.current_dir(&folder);
+    let started = finish(command, seconds(10));
+    assert!(started.status.success() && started.stdout.is_empty(), "{started:?}");
+    gateway.ip(&format!("link del {name}\n"));
+    let log = || std::fs::read_to_string(folder.join("wg.log")).unwrap_or_default();
+    eventually(seconds(3), "the end is in the log", || log().contains("the interface was deleted").then_some(()));
+}
+
 #[test]
 fn a_signal_or_the_deletion_of_the_interface_ends_it_cleanly() {
     let Some(net) = Net::two_sites() else { return };
