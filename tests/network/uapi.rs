@@ -14,7 +14,7 @@ use nix::sys::signal::Signal;
 
 use crate::harness::host::{Host, finish};
 use crate::harness::traffic::{ping, pings_pass};
-use crate::harness::wg::{LINKSPAN_WG, WgInterface, socket_of, unique_name, wg, wg_ok};
+use crate::harness::wg::{LINKSPAN_WG, WgInterface, converse, socket_of, unique_name, wg, wg_ok};
 use crate::harness::*;
 
 pub(super) const INSIDE_A: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 9, 0, 1));
@@ -224,6 +224,20 @@ fn what_is_wrong_is_refused_by_number_and_changes_nothing() {
     let mut stranger = std::process::Command::new("setpriv");
     stranger.args(["--reuid=65534", "--regid=65534", "--clear-groups", "wg", "show", &a.name]);
     assert!(!finish(stranger, seconds(5)).status.success());
+}
+
+#[test]
+fn a_request_may_come_in_pieces_and_another_may_follow_on_the_same_connection() {
+    let Some(net) = Net::two_sites() else { return };
+    let a = net.wg_interface(net.gateway(A));
+    let mut stream = a.talk();
+    let pieces = ["se", "t=1\nfwma", "rk=7\nlisten_port", "=", "7001\n", "\n"];
+    assert_eq!(converse(&mut stream, &pieces), "errno=0\n\n");
+    assert_eq!(converse(&mut stream, &["get=1\n", "\n"]), "listen_port=7001\nfwmark=7\nerrno=0\n\n");
+    // Refused, and the connection serves on; then two at once.
+    assert_eq!(converse(&mut stream, &["set=1\nfwmark=x\n\n"]), "errno=-22\n\n");
+    assert_eq!(converse(&mut stream, &["set=1\nfwmark=8\n\nget=1\n\n"]), "errno=0\n\n");
+    assert_eq!(converse(&mut stream, &[]), "listen_port=7001\nfwmark=8\nerrno=0\n\n");
 }
 
 #[test]
