@@ -6,6 +6,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod admin;
 mod flood;
 mod hostile;
 mod imported;
@@ -26,5 +27,5 @@ mod startup;
 mod traffic;
 mod uapi;
 mod uplinks;
-mod wire;
 mod wg_quick;
+mod wire;
