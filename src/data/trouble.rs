@@ -68,7 +68,7 @@ fn remedy(error: &SendError) -> &'static str {
     let kernel = match error {
         SendError::TooBig => return "; the way there carries less than the tunnel sends: set a smaller mtu",
         SendError::Refused(kernel) => kernel,
-        SendError::Busy { .. } => return "",
+        SendError::Busy => return "",
     };
     match kernel.raw_os_error() {
         Some(libc::EPERM | libc::EACCES) => "; a firewall rule of this machine forbids it",

@@ -58,6 +58,8 @@ pub(super) struct Schedule {
     in_vain: bool,
     /// boringtun has a handshake to finish.
     wish: bool,
+    /// Persistent keepalives were switched on, and none was sent since.
+    owes_keepalive: bool,
     /// When a packet last waited for a session.
     demand: Option<Instant>,
     /// The jitter of the newest session's renewal, and that session's age when it was last looked at.
@@ -74,6 +76,7 @@ impl Schedule {
             tried: None,
             in_vain: false,
             wish: false,
+            owes_keepalive: false,
             demand: None,
             renewal,
         }
@@ -93,7 +96,9 @@ impl Schedule {
         self.policy.keepalive
     }
 
+    /// Switched on, the first is due at once, as in the kernel.
     pub(super) const fn set_keepalive(&mut self, keepalive: Option<Duration>) {
+        self.owes_keepalive = keepalive.is_some() && (self.owes_keepalive || self.policy.keepalive.is_none());
         self.policy.keepalive = keepalive;
     }
 
@@ -117,7 +122,11 @@ impl Schedule {
             return Act::Initiate;
         }
         let quiet = |interval| view.last_send.is_none_or(|age| age >= interval);
-        if view.session && self.policy.keepalive.is_some_and(quiet) { Act::Keepalive } else { Act::Nothing }
+        if view.session && (self.owes_keepalive || self.policy.keepalive.is_some_and(quiet)) {
+            self.owes_keepalive = false;
+            return Act::Keepalive;
+        }
+        Act::Nothing
     }
 
     fn attempt(&mut self, now: Instant, view: &LaneView) {
@@ -125,6 +134,8 @@ impl Schedule {
         let heard_since = |tried| view.last_receive.is_some_and(|age| age <= now.saturating_duration_since(tried));
         self.in_vain = self.tried.is_some_and(|tried| !heard_since(tried));
         self.tried = Some(now);
+        // The handshake ends with one.
+        self.owes_keepalive = false;
         self.next_attempt = Some(now + ATTEMPT + self.random.below(ATTEMPT_JITTER));
     }
 
