@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use linkspan::packet::checksum::Sum;
 use linkspan::packet::cleartext::{Cleartext, SPARE};
-use linkspan::packet::coalesce::Coalescer;
+use linkspan::packet::coalesce::{Coalescer, Written};
 use linkspan::packet::reason::DropCounters;
 use linkspan::packet::segment::{SegmentScratch, Segments};
 use linkspan::packet::vnet::Gso;
@@ -144,7 +144,10 @@ pub(crate) fn merge(coalescer: &mut Coalescer, opened: &mut OpenBuffer) -> usize
         coalescer.push(opened.arena(), range.clone());
     }
     let mut written = 0;
-    coalescer.flush(opened.arena_mut(), |_, _, _| written += 1);
+    coalescer.flush(opened.arena_mut(), |_, _, _| {
+        written += 1;
+        Written::Whole
+    });
     written
 }
 

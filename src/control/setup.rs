@@ -19,6 +19,7 @@ use tracing::{info, warn};
 
 use super::clock::ClockWatch;
 use super::daemon::RunOptions;
+use super::locked::locked;
 use super::netlink::{Monitor, Netlink};
 use super::reconcile::Reconciler;
 use super::resolve::{Families, Resolver, lookup};
@@ -126,7 +127,7 @@ pub(super) async fn open(
 
     let clock = ClockWatch::new(options.state_dir.as_deref(), &config.interface.name);
     let families = Families { v4: !sockets.v4.is_empty(), v6: !sockets.v6.is_empty() };
-    let identity = Arc::new(Identity::new(keys.private));
+    let identity = locked(Identity::new(keys.private));
     let peers = peers(config, &identity, keys.preshared, workers)?;
     let tunnels = Tunnels::new(watches(config, &peers, families, resolved));
     let facts = report::Facts::new(config, &identity, &device, sockets.port, workers, mtu);
@@ -256,7 +257,7 @@ fn peers(
             slots: slots.pair(u8::try_from(number % workers)?)?,
             seed: getrandom::u64().context("the kernel gives no random bytes")?,
         };
-        peers.push(Arc::new(Peer::new(identity, peer, Instant::now())));
+        peers.push(locked(Peer::new(identity, peer, Instant::now())));
     }
     Ok(peers)
 }

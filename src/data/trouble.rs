@@ -17,6 +17,7 @@ pub(super) const PAUSE: Duration = Duration::from_millis(10);
 pub(super) struct Trouble {
     read: Minute,
     write: Minute,
+    merge: Minute,
     receive: Minute,
     send: Minute,
 }
@@ -29,7 +30,14 @@ impl Trouble {
         }
     }
 
-    /// The kernel took a packet neither with nor without its neighbours.
+    /// The interface took a packet singly but not merged with others.
+    pub(super) fn merging(&self) {
+        if self.merge.is_due(Instant::now()) {
+            warn!("the interface refuses merged packets: slower delivery, one by one, from now on");
+        }
+    }
+
+    /// The interface did not take a packet.
     pub(super) fn writing(&self, error: &io::Error) {
         if self.write.is_due(Instant::now()) {
             let remedy = match error.raw_os_error() {
@@ -60,7 +68,7 @@ fn remedy(error: &SendError) -> &'static str {
     let kernel = match error {
         SendError::TooBig => return "; the way there carries less than the tunnel sends: set a smaller mtu",
         SendError::Refused(kernel) => kernel,
-        SendError::Busy { .. } => return "",
+        SendError::Busy => return "",
     };
     match kernel.raw_os_error() {
         Some(libc::EPERM | libc::EACCES) => "; a firewall rule of this machine forbids it",

@@ -6,6 +6,8 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod admin;
+mod faults;
 mod flood;
 mod hostile;
 mod imported;
@@ -26,4 +28,5 @@ mod startup;
 mod traffic;
 mod uapi;
 mod uplinks;
+mod wg_quick;
 mod wire;

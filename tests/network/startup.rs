@@ -7,6 +7,9 @@ use crate::harness::host::{Finished, own_dev_net};
 use crate::harness::wg::{socket_of, unique_name};
 use crate::harness::*;
 
+/// Root without the right to pass by modes: as a user whom a file may be closed to.
+const BOUND_BY_MODES: [&str; 5] = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search", "--inh-caps", "-all"];
+
 /// One site's gateway, on which nothing runs yet, and its footprint.
 struct Start {
     net: Net,
@@ -88,6 +91,14 @@ fn a_key_file_that_everybody_may_read_is_refused() {
     let key = fs::read_to_string(daemon.key_file()).unwrap();
     write_secret(&daemon.key_file(), &key, 0o644);
     start.refuses(&daemon, &[], 1, &[".key", "chmod"]);
+}
+
+#[test]
+fn a_key_file_that_the_daemon_may_not_read_is_refused() {
+    let Some(start) = Start::new() else { return };
+    let daemon = start.daemon();
+    std::os::unix::fs::chown(daemon.key_file(), Some(65534), Some(65534)).unwrap();
+    start.refuses(&daemon, &BOUND_BY_MODES, 1, &["ls0.key: permission denied", "chown"]);
 }
 
 #[test]
@@ -177,10 +188,8 @@ fn a_missing_dev_net_tun_is_refused() {
 fn a_dev_net_tun_that_is_closed_to_the_user_is_refused() {
     let Some(start) = Start::new() else { return };
     let daemon = start.daemon();
-    // Root without the right to pass by modes: as a user whom the device is closed to.
     let mut wrapper = own_dev_net("mknod -m 600 /dev/net/tun c 10 200 && chown nobody /dev/net/tun");
-    let override_not = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search", "--inh-caps", "-all"];
-    wrapper.extend(override_not.map(str::to_owned));
+    wrapper.extend(BOUND_BY_MODES.map(str::to_owned));
     start.refuses(&daemon, &words(&wrapper), 1, &["/dev/net/tun is closed", "chmod 666"]);
 }
 

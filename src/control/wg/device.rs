@@ -9,15 +9,17 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use tokio::sync::Notify;
+use tokio::time::sleep;
 use tracing::{debug, error, info, warn};
 
 use super::link::LinkState;
 use super::peers::{Peers, Reserved};
 use crate::config::uapi::{Change, DeviceAnswer, Refusal, Setting};
+use crate::control::locked::locked;
 use crate::control::setup::NO_THREADS;
 use crate::control::uapi::Device;
 use crate::data::{Inputs, Plane};
-use crate::packet::Mtu;
+use crate::sys::minute::Minute;
 use crate::sys::tun;
 use crate::sys::udp::{self, BindError, Group};
 use crate::tunnel::key::PrivateKey;
@@ -33,6 +35,9 @@ pub(super) struct Live {
     table: Arc<ArcSwap<Table>>,
     workers: usize,
     state: RefCell<State>,
+    /// Makes the device be looked at.
+    changed: Arc<Notify>,
+    port_logged: Minute,
 }
 
 struct State {
@@ -46,6 +51,8 @@ struct State {
     sockets: Group,
     peers: Peers,
     link: LinkState,
+    /// How often the port was found taken since it was wanted.
+    tries: usize,
 }
 
 /// What a change needs and might not get.
@@ -61,15 +68,16 @@ impl Live {
         let workers = tun.queues.len();
         let state = State::new(workers)?;
         let table = Arc::new(ArcSwap::from_pointee(state.table()));
+        let notify = changed.clone();
         let inputs = Inputs {
             queues: tun.queues,
             offloads: tun.offloads,
             sockets: Group::closed(),
             table: table.clone(),
-            changed: Arc::new(move || changed.notify_one()),
+            changed: Arc::new(move || notify.notify_one()),
         };
         let plane = Plane::start(inputs).context(NO_THREADS)?;
-        Ok(Self { plane, table, workers, state: RefCell::new(state) })
+        Ok(Self { plane, table, workers, state: RefCell::new(state), changed, port_logged: Minute::default() })
     }
 
     pub(super) fn stop(self) {
@@ -99,6 +107,7 @@ impl Live {
         let before = std::mem::replace(&mut state.link, link);
         if before.up && !link.up {
             info!("the interface is down");
+            state.tries = 0;
             let identity = state.identity.clone();
             state.peers.iter().for_each(|peer| peer.restart(&identity));
             self.use_sockets(&mut state, Group::closed());
@@ -114,15 +123,31 @@ impl Live {
 
     /// Opens the port of an interface that is up. Tried again at every look, should it fail.
     fn listen(&self, state: &mut State) {
-        match bind(state.port, self.workers, state.mark) {
+        match udp::bind(state.port, self.workers, state.mark) {
             Ok(sockets) => {
+                state.tries = 0;
                 info!(port = sockets.port, "listening");
                 self.use_sockets(state, sockets);
                 state.peers.iter().for_each(|peer| peer.hurry());
                 self.plane.wake_timers();
             }
-            Err(error) => error!("{}; or set another with `wg set INTERFACE listen-port`", whole(&error)),
+            Err(BindError::InUse { .. }) if state.tries < PORT_TRIES => {
+                state.tries += 1;
+                self.look_soon();
+            }
+            Err(error) if self.port_logged.is_due(Instant::now()) => {
+                error!("{}; or set another with `wg set INTERFACE listen-port`", whole(&error));
+            }
+            Err(_) => {}
         }
+    }
+
+    fn look_soon(&self) {
+        let changed = self.changed.clone();
+        tokio::spawn(async move {
+            sleep(PORT_WAIT).await;
+            changed.notify_one();
+        });
     }
 
     fn use_sockets(&self, state: &mut State, sockets: Group) {
@@ -141,7 +166,7 @@ impl Live {
 
     /// Gets all that could be refused, before anything is changed.
     fn prepare(&self, state: &mut State, change: &Change) -> Result<Means, Refusal> {
-        let reserved = state.peers.reserve(&change.peers)?;
+        let reserved = state.peers.reserve(change)?;
         let mark = change.fwmark.unwrap_or(state.mark);
         let sockets = match state.port_wanted(change) {
             Some(port) => bind(port, self.workers, mark).map(Some).map_err(|error| {
@@ -191,15 +216,8 @@ impl Device for Live {
             (_, Some(stranger)) => state.become_identity(stranger, false),
             _ => {}
         }
-        if change.replace_peers {
-            state.peers.clear();
-        }
-        let (identity, now) = (state.identity.clone(), Instant::now());
-        let mut reserved = means.reserved;
-        for peer in change.peers {
-            state.peers.change(peer, &identity, &mut reserved, now);
-        }
-        state.peers.release(reserved);
+        let identity = state.identity.clone();
+        state.peers.apply(change.replace_peers, change.peers, &identity, means.reserved, Instant::now());
         self.publish(&state);
         Ok(())
     }
@@ -209,9 +227,18 @@ impl State {
     fn new(workers: usize) -> anyhow::Result<Self> {
         let identity = Arc::new(stranger().context("the kernel gives no random bytes")?);
         let gate = Arc::new(Gate::new(identity.public()));
-        let link = LinkState { up: false, mtu: Mtu::DEFAULT };
         let peers = Peers::new(workers);
-        Ok(Self { identity, gate, has_key: false, port: 0, mark: 0, sockets: Group::closed(), peers, link })
+        Ok(Self {
+            identity,
+            gate,
+            has_key: false,
+            port: 0,
+            mark: 0,
+            sockets: Group::closed(),
+            peers,
+            link: LinkState::DOWN,
+            tries: 0,
+        })
     }
 
     /// Without a key nobody can be reached, so there is nobody.
@@ -219,7 +246,8 @@ impl State {
         let has_key = |_: &_| self.has_key;
         let peers = self.peers.iter().filter(has_key).cloned().collect();
         let owners = self.peers.owners().filter(|_| self.has_key);
-        Table::new(self.identity.clone(), self.gate.clone(), peers, owners, self.link.mtu).following()
+        let table = Table::new(self.identity.clone(), self.gate.clone(), peers, owners, self.link.mtu);
+        if self.link.cut { table } else { table.following() }
     }
 
     /// The port to be opened for this change; none = those that are open will do, or none is to be.
@@ -238,7 +266,7 @@ impl State {
 
     /// All sessions end: they were another's.
     fn become_identity(&mut self, identity: Identity, has_key: bool) {
-        self.identity = Arc::new(identity);
+        self.identity = locked(identity);
         self.gate = Arc::new(Gate::new(self.identity.public()));
         self.has_key = has_key;
         self.peers.iter().for_each(|peer| peer.restart(&self.identity));

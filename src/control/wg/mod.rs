@@ -22,7 +22,7 @@ use super::dead_ends;
 use super::log;
 use super::netlink::{Monitor, Netlink};
 use super::periodic::Periodic;
-use super::uapi::UapiServer;
+use super::uapi::{Removal, UapiServer};
 use crate::packet::Mtu;
 use crate::sys::{process, tun};
 
@@ -80,10 +80,11 @@ async fn live(options: &WgOptions, ready: impl FnOnce() -> anyhow::Result<()>) -
     let clock = ClockWatch::new(None, &options.name);
     let links = LinkWatch::new(handle, netlink.clone(), monitor, everywhere);
     let mut keeper = Keeper { links, netlink, clock: RefCell::new(clock), changed };
+    let watches = Watches::new(&server)?;
     ready()?;
     info!(interface = options.name, workers, "the interface is there: configure it with wg");
     let outcome = tokio::select! {
-        outcome = keeper.work(&device, &server, stop) => outcome,
+        outcome = keeper.work(&device, watches, stop) => outcome,
         () = server.serve(&device) => Ok(()),
     };
     // The socket first: who sees it gone may start another.
@@ -92,6 +93,22 @@ async fn live(options: &WgOptions, ready: impl FnOnce() -> anyhow::Result<()>) -
     device.stop();
     info!("stopped");
     outcome
+}
+
+/// What needs a watch of its own in the kernel, which may have none left.
+struct Watches<'s> {
+    removal: Removal<'s>,
+    looks: Periodic,
+}
+
+impl<'s> Watches<'s> {
+    fn new(server: &'s UapiServer) -> anyhow::Result<Self> {
+        let removal = server.removal().context(
+            "cannot watch for the removal of the socket: raise fs.inotify.max_user_instances (sysctl), or end what \
+             holds them",
+        )?;
+        Ok(Self { removal, looks: Periodic::new(LOOK).context("cannot set a timer")? })
+    }
 }
 
 struct Stop([tokio::signal::unix::Signal; 3]);
@@ -122,9 +139,8 @@ struct Keeper {
 
 impl Keeper {
     /// Works until there is a reason to end, which is a failure or not.
-    async fn work(&mut self, device: &Live, server: &UapiServer, mut stop: Stop) -> anyhow::Result<()> {
-        let removal = server.removal().context("cannot watch the socket's folder")?;
-        let looks = Periodic::new(LOOK).context("cannot set a timer")?;
+    async fn work(&mut self, device: &Live, watches: Watches<'_>, mut stop: Stop) -> anyhow::Result<()> {
+        let Watches { removal, looks } = watches;
         loop {
             tokio::select! {
                 () = stop.wait() => return Ok(()),

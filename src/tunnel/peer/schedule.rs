@@ -6,6 +6,7 @@
 use std::time::{Duration, Instant};
 
 use super::super::lane::LaneView;
+use super::super::random::Random;
 use super::Initiates;
 
 /// Attempts are at least so far apart (paper, section 6.1: Rekey-Timeout), plus jitter.
@@ -57,6 +58,8 @@ pub(super) struct Schedule {
     in_vain: bool,
     /// boringtun has a handshake to finish.
     wish: bool,
+    /// Persistent keepalives were switched on, and none was sent since.
+    owes_keepalive: bool,
     /// When a packet last waited for a session.
     demand: Option<Instant>,
     /// The jitter of the newest session's renewal, and that session's age when it was last looked at.
@@ -68,11 +71,12 @@ impl Schedule {
         let renewal = (Duration::ZERO, Duration::MAX);
         Self {
             policy,
-            random: Random(seed),
+            random: Random::new(seed),
             next_attempt: None,
             tried: None,
             in_vain: false,
             wish: false,
+            owes_keepalive: false,
             demand: None,
             renewal,
         }
@@ -92,7 +96,9 @@ impl Schedule {
         self.policy.keepalive
     }
 
+    /// Switched on, the first is due at once, as in the kernel.
     pub(super) const fn set_keepalive(&mut self, keepalive: Option<Duration>) {
+        self.owes_keepalive = keepalive.is_some() && (self.owes_keepalive || self.policy.keepalive.is_none());
         self.policy.keepalive = keepalive;
     }
 
@@ -116,7 +122,11 @@ impl Schedule {
             return Act::Initiate;
         }
         let quiet = |interval| view.last_send.is_none_or(|age| age >= interval);
-        if view.session && self.policy.keepalive.is_some_and(quiet) { Act::Keepalive } else { Act::Nothing }
+        if view.session && (self.owes_keepalive || self.policy.keepalive.is_some_and(quiet)) {
+            self.owes_keepalive = false;
+            return Act::Keepalive;
+        }
+        Act::Nothing
     }
 
     fn attempt(&mut self, now: Instant, view: &LaneView) {
@@ -124,6 +134,8 @@ impl Schedule {
         let heard_since = |tried| view.last_receive.is_some_and(|age| age <= now.saturating_duration_since(tried));
         self.in_vain = self.tried.is_some_and(|tried| !heard_since(tried));
         self.tried = Some(now);
+        // The handshake ends with one.
+        self.owes_keepalive = false;
         self.next_attempt = Some(now + ATTEMPT + self.random.below(ATTEMPT_JITTER));
     }
 
@@ -175,21 +187,6 @@ impl Schedule {
             (true, false) => RENEW_LARGER,
             (false, _) => RENEW_LEARNED,
         }
-    }
-}
-
-/// splitmix64: enough for jitter, and the same for the same seed.
-#[derive(Debug)]
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: Duration) -> Duration {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        let micros = u64::try_from(limit.as_micros()).unwrap_or(u64::MAX).max(1);
-        Duration::from_micros((z ^ (z >> 31)) % micros)
     }
 }
 

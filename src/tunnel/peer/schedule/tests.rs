@@ -185,3 +185,24 @@ fn on_demand_a_persistent_keepalive_is_demand_but_needs_no_answer() {
     let quiet = LaneView { last_send: seconds(25), last_receive: seconds(60), ..lively() };
     assert_eq!(Schedule::new(keeps, 1).next(Instant::now(), &quiet), Act::Keepalive);
 }
+
+#[test]
+fn the_first_persistent_keepalive_goes_out_as_soon_as_they_are_switched_on() {
+    let mut schedule = Schedule::new(ON_DEMAND, 1);
+    let mut next = |keepalive| {
+        schedule.set_keepalive(keepalive);
+        schedule.next(Instant::now(), &lively())
+    };
+    assert_eq!(next(None), Act::Nothing);
+    assert_eq!(next(seconds(25)), Act::Keepalive);
+    assert_eq!([next(seconds(25)), next(seconds(20)), next(None)], [Act::Nothing; 3]);
+    assert_eq!([next(seconds(25)), next(seconds(25))], [Act::Keepalive, Act::Nothing]);
+}
+
+#[test]
+fn a_handshake_brings_the_first_persistent_keepalive_with_it() {
+    let mut schedule = Schedule::new(ON_DEMAND, 1);
+    schedule.set_keepalive(seconds(25));
+    assert_eq!(schedule.next(Instant::now(), &LaneView::default()), Act::Initiate);
+    assert_eq!(schedule.next(Instant::now(), &lively()), Act::Nothing);
+}
