@@ -2,9 +2,10 @@
 
 import io
 import pathlib
+import runpy
 import sys
 import unittest
-from contextlib import redirect_stderr
+from contextlib import redirect_stderr, redirect_stdout
 from unittest import mock
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
@@ -121,6 +122,30 @@ class Programs(unittest.TestCase):
     def test_a_path_without_a_program_is_named(self):
         with redirect_stderr(io.StringIO()), self.assertRaisesRegex(Exception, "with the path of a program"):
             Peer.parse("other=/nonexistent/other")
+
+
+class Soak(unittest.TestCase):
+    def setUp(self):
+        self.soak = runpy.run_path(str(pathlib.Path(__file__).resolve().parents[1] / "soak/__main__.py"))
+
+    def test_system_calls_are_those_of_the_last_line(self):
+        for total in ("100.00    0.102341           7     14137       263 total",
+                      "100.00    0.102341           7     14137           total"):
+            summary = "% time     seconds  usecs/call     calls    errors syscall\n" \
+                      " 60.00    0.061000           6     10000           sendmsg\n" + total
+            self.assertEqual(self.soak["total_calls"](summary), 14137)
+        with self.assertRaisesRegex(Exception, "counted nothing"):
+            self.soak["total_calls"]("")
+
+    def test_a_second_without_a_byte_is_a_failure_but_the_rest_of_one_is_not(self):
+        def second(start, size, seconds=1.0):
+            return {"start": start, "seconds": seconds, "bytes": size, "bits_per_second": 8.0 * size}
+
+        pair = mock.Mock(daemons=[])
+        with redirect_stdout(io.StringIO()) as said:
+            self.assertTrue(self.soak["report"]([second(0, 9), second(1, 5), second(2, 0, 0.01)], pair, [], []))
+            self.assertFalse(self.soak["report"]([second(0, 9), second(1, 0), second(2, 5)], pair, [], []))
+        self.assertIn("1 at zero: at 1", said.getvalue())
 
 
 if __name__ == "__main__":

@@ -114,11 +114,11 @@ def trace(daemon, sender):
         tracer.send_signal(signal.SIGINT)
         tracer.wait(TRACED)
         packets = (sender.sent_bytes() - before) / MTU
-        calls = total(counts.read())
+        calls = total_calls(counts.read())
     return f"{calls} system calls for {packets:.0f} packets: {packets / max(calls, 1):.1f} packets a call"
 
 
-def total(summary):
+def total_calls(summary):
     """The calls in the last line of `strace -c`: share, seconds, microseconds a call, calls, maybe errors, "total"."""
     line = next((line.split() for line in summary.splitlines() if line.endswith(" total")), None)
     if line is None:
@@ -164,4 +164,5 @@ def main():
     sys.exit(0 if holds else 1)
 
 
-main()
+if __name__ == "__main__":
+    main()
