@@ -5,6 +5,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use linkspan::config::{self, Place};
 use linkspan::tunnel::key::PublicKey;
@@ -39,6 +40,20 @@ fn every_bad_file_gets_its_exact_messages_and_places() {
             let expected = fs::read_to_string(expected).unwrap_or_default();
             assert_eq!(said, expected, "{}", path.display());
         }
+    }
+}
+
+/// The same by the program: on standard error, and the exit code is 2.
+#[test]
+fn the_command_says_the_same_of_every_bad_file_and_ends_with_2() {
+    let folder = tempfile::tempdir().unwrap();
+    for path in files("tests/bad-configs", "toml") {
+        fs::copy(&path, folder.path().join("office.toml")).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_linkspan"));
+        let output = command.args(["check", "--config", "office.toml"]).current_dir(&folder).output().unwrap();
+        let expected = fs::read_to_string(path.with_extension("expected")).unwrap();
+        assert_eq!(String::from_utf8(output.stderr).unwrap(), expected, "{}", path.display());
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0), "{}", path.display());
     }
 }
 

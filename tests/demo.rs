@@ -39,7 +39,15 @@ fn daemons(demo: u32) -> usize {
     arguments.filter(|arguments| String::from_utf8_lossy(arguments).contains(&folder)).count()
 }
 
+/// What `wg` could ask of the demo's daemons: nothing. Its folder belongs to the machine.
+fn assert_the_folder_of_wg_is_untouched() {
+    for name in ["site-a", "site-b"] {
+        assert!(!Path::new("/var/run/wireguard").join(format!("{name}.sock")).exists(), "a socket in wg's folder");
+    }
+}
+
 fn assert_nothing_is_left(demo: u32) {
+    assert_the_folder_of_wg_is_untouched();
     let deadline = Instant::now() + Duration::from_secs(5);
     while daemons(demo) > 0 {
         assert!(Instant::now() < deadline, "a daemon is left");
@@ -71,6 +79,7 @@ fn an_interrupted_demo_leaves_nothing() {
         let id = demo.id();
         wait_for(&mut demo, "tunnel up");
         assert_eq!(daemons(id), 2);
+        assert_the_folder_of_wg_is_untouched();
         kill(Pid::from_raw(id.try_into().unwrap()), signal).unwrap();
         assert_eq!(demo.wait().unwrap().code(), Some(130), "{signal}");
         assert_nothing_is_left(id);

@@ -15,6 +15,7 @@ use super::egress::{BUSY_WAIT, Egress};
 use crate::packet::cleartext::Packets;
 use crate::packet::{Reason, ecn};
 use crate::tunnel::lane::SMALL;
+use crate::tunnel::random::Random;
 use crate::tunnel::{Address, Answer, Peer, SealBuffer, Table, TickBuffer, wire};
 
 /// boringtun's sessions expire only inside its tick, so it comes this often while a tunnel is dark or shaking hands,
@@ -107,29 +108,30 @@ pub(super) struct Handshakes {
     pub(super) sealed: SealBuffer,
     pub(super) emitted: TickBuffer,
     pub(super) next_second: Instant,
+    pub(super) ticks: Ticks,
 }
 
 impl Handshakes {
     /// Runs until told to stop.
     pub(super) fn run(mut self) {
-        let mut next_tick = Instant::now();
         loop {
             self.counters.beat();
-            let wait = next_tick.saturating_duration_since(Instant::now());
+            let wait = self.ticks.next.saturating_duration_since(Instant::now());
             match self.jobs.receiver.recv_timeout(wait) {
                 Ok(Job::Message { datagram, len, from, stranger }) => {
                     self.jobs.strangers.fetch_sub(usize::from(stranger), Relaxed);
                     self.message(datagram.get(..len).unwrap_or_default(), &from);
-                    next_tick = next_tick.min(Instant::now() + TICK);
+                    self.ticks.come_within(TICK, Instant::now());
                 }
-                Ok(Job::Wake) => next_tick = Instant::now(),
+                Ok(Job::Wake) => self.ticks.next = Instant::now(),
                 Ok(Job::Stop) | Err(RecvTimeoutError::Disconnected) => return,
                 Err(RecvTimeoutError::Timeout) => {}
             }
             // Also under a flood of messages, which would never let the wait time out.
             let now = Instant::now();
-            if now >= next_tick {
-                next_tick = now + self.tick(now);
+            if now >= self.ticks.next {
+                let wait = self.tick(now);
+                self.ticks.come_after(wait, now);
             }
         }
     }
@@ -142,8 +144,12 @@ impl Handshakes {
         let mut reply = [0; SMALL];
         match peer.lane.handshake(Instant::now(), datagram, from, &mut reply) {
             Ok(answer) => {
-                if wire::kind(datagram) != Some(wire::Kind::Cookie) {
+                let kind = wire::kind(datagram);
+                if kind != Some(wire::Kind::Cookie) {
                     peer.counters.add_wire_received(datagram.len() as u64);
+                }
+                if kind == Some(wire::Kind::Initiation) && peer.called_from(from.remote.ip()) {
+                    (self.changed)();
                 }
                 self.follow(peer, &answer, from, &reply);
             }
@@ -236,6 +242,32 @@ impl Handshakes {
     }
 }
 
+/// When the timers run. The messages of one end start those of the other, so each wait is a little longer or shorter
+/// than asked for: else the two would stay in phase.
+#[derive(Debug)]
+pub(super) struct Ticks {
+    next: Instant,
+    random: Random,
+}
+
+impl Ticks {
+    /// The first one is at once.
+    pub(super) const fn new(now: Instant, seed: u64) -> Self {
+        Self { next: now, random: Random::new(seed) }
+    }
+
+    fn come_after(&mut self, wait: Duration, now: Instant) {
+        self.next = now + wait * 7 / 8 + self.random.below(wait / 4);
+    }
+
+    /// As after `wait`, if the next one is not due before, anyway.
+    fn come_within(&mut self, wait: Duration, now: Instant) {
+        let due = self.next;
+        self.come_after(wait, now);
+        self.next = self.next.min(due);
+    }
+}
+
 /// Whose message it is: an initiation names its sender by key, the others one of our sessions.
 fn peer_of<'t>(table: &'t Table, datagram: &[u8]) -> Option<&'t Arc<Peer>> {
     match wire::receiver_index(datagram) {
@@ -259,5 +291,35 @@ mod tests {
         assert_eq!(offer(true) + offer(false), 0);
         // Refused ones are not counted as waiting.
         assert_eq!(jobs.strangers.load(Relaxed), STRANGERS);
+    }
+
+    #[test]
+    fn two_ends_whose_timers_started_together_do_not_stay_in_phase() {
+        let start = Instant::now();
+        let [mut here, mut there] = [1, 2].map(|seed| Ticks::new(start, seed));
+        assert_eq!((here.next, there.next), (start, start), "a start waits for nothing");
+        let mut together = 0;
+        for _ in 0..100 {
+            for ticks in [&mut here, &mut there] {
+                let before = ticks.next;
+                ticks.come_after(TICK, before);
+                let wait = ticks.next - before;
+                assert!(wait >= TICK * 7 / 8 && wait <= TICK * 9 / 8, "{wait:?}");
+            }
+            let apart = here.next.max(there.next) - here.next.min(there.next);
+            together += usize::from(apart < Duration::from_millis(2));
+        }
+        assert!(together < 10, "{together} of 100 ticks at the same time");
+    }
+
+    #[test]
+    fn a_message_never_puts_the_next_tick_off() {
+        let now = Instant::now();
+        let mut ticks = Ticks::new(now, 1);
+        ticks.come_within(TICK, now);
+        assert_eq!(ticks.next, now);
+        ticks.come_after(RESTING_TICK, now);
+        ticks.come_within(TICK, now);
+        assert!(ticks.next <= now + TICK * 9 / 8);
     }
 }

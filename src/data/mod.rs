@@ -76,7 +76,7 @@ impl Plane {
     /// Starts two threads a queue, and the handshake thread.
     ///
     /// # Errors
-    /// When the kernel gives no thread or eventfd; nothing runs then.
+    /// When the kernel gives no thread, eventfd or random bytes; nothing runs then.
     pub fn start(inputs: Inputs) -> io::Result<Self> {
         let (handshakes, jobs) = handshake::HandshakeQueue::new();
         let shared = Shared {
@@ -104,6 +104,8 @@ impl Plane {
     }
 
     fn start_handshakes(&mut self, jobs: handshake::Jobs, workers: usize) -> io::Result<()> {
+        let seed = getrandom::u64().map_err(io::Error::other)?;
+        let now = Instant::now();
         let handshakes = handshake::Handshakes {
             jobs,
             worker: workers,
@@ -113,7 +115,8 @@ impl Plane {
             changed: self.shared.changed.clone(),
             sealed: SealBuffer::new(1, self.shared.table.load().mtu()),
             emitted: TickBuffer::default(),
-            next_second: Instant::now(),
+            next_second: now,
+            ticks: handshake::Ticks::new(now, seed),
         };
         self.spawn("handshakes".to_owned(), move || handshakes.run())
     }

@@ -174,7 +174,7 @@ impl Way {
             }
             Err(Refused::TooBig { dont_fragment: false }) => {
                 self.flush(turn, arena);
-                self.fragments(turn, item, arena)
+                self.sealer.send_fragments(turn, item.buffer(arena), item.len)
             }
             Err(refused) => Err(refused),
         }
@@ -191,24 +191,30 @@ impl Way {
     /// Seals and sends the segments of one super-packet, as many at a time as one send takes.
     fn super_packet(&mut self, turn: &Turn<'_>, item: &Item, arena: &mut [u8]) -> Result<(), Refused> {
         let buffer = item.buffer(arena);
-        let mut segments = Segments::new(&item.vnet, buffer, item.len, turn.mtu, &mut self.scratch)?;
+        let mut segments = match Segments::new(&item.vnet, buffer, item.len, turn.mtu, &mut self.scratch) {
+            Err(Refused::TooBig { dont_fragment: false }) => return self.segments_in_fragments(turn, item, arena),
+            other => other?,
+        };
+        if segments.recut() && turn.tells_mtu {
+            // As long as it is as its sender made it.
+            self.answers.too_big(segments.packet(), turn.mtu, turn.now);
+        }
         let ecn = segments.header().ecn;
         let at_a_time = self.sealer.limit.min(MAX_BYTES / (segments.wire_len() + Lane::OVERHEAD));
         while segments.prepare(at_a_time) > 0 {
             self.sealer.send(turn, &mut segments, ecn);
         }
-        if segments.recut() {
-            self.too_big(turn, item.packet(arena));
-        }
         Ok(())
     }
 
-    /// Seals and sends an IPv4 packet that is too big in fragments.
-    fn fragments(&mut self, turn: &Turn<'_>, item: &Item, arena: &mut [u8]) -> Result<(), Refused> {
-        let ecn = ecn::of(item.packet(arena));
-        let mut fragments = Fragments::new(item.buffer(arena), item.len, turn.mtu)?;
-        for _ in 0..fragments.remaining().div_ceil(self.sealer.limit) {
-            self.sealer.send(turn, &mut fragments, ecn);
+    /// Seals and sends the segments of a super-packet that are too big each in fragments of its own.
+    fn segments_in_fragments(&mut self, turn: &Turn<'_>, item: &Item, arena: &mut [u8]) -> Result<(), Refused> {
+        let buffer = item.buffer(arena);
+        let mut segments = Segments::new(&item.vnet, buffer, item.len, Mtu::MAX, &mut self.scratch)?;
+        while segments.prepare(segment::MAX_SEGMENTS) > 0 {
+            while let Some((segment, len)) = segments.next_alone() {
+                self.sealer.send_fragments(turn, segment, len)?;
+            }
         }
         Ok(())
     }
@@ -252,6 +258,16 @@ impl Sealer {
             Err(SealRefused::Stale | SealRefused::Exhausted) => self.drop_all(packets, Reason::OutStale),
             Err(SealRefused::Ahead) => self.drop_all(packets, Reason::OutSendBusy),
         }
+    }
+
+    /// Seals and sends an IPv4 packet that is too big in fragments: the first `len` bytes of `buffer`.
+    fn send_fragments(&mut self, turn: &Turn<'_>, buffer: &mut [u8], len: usize) -> Result<(), Refused> {
+        let ecn = ecn::of(buffer);
+        let mut fragments = Fragments::new(buffer, len, turn.mtu)?;
+        for _ in 0..fragments.remaining().div_ceil(self.limit) {
+            self.send(turn, &mut fragments, ecn);
+        }
+        Ok(())
     }
 
     /// Seals, waiting for workers that have sealed earlier datagrams of this lane but not sent them yet.

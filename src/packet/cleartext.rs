@@ -68,6 +68,11 @@ impl<'p> Window<'p> {
         self.buffer
     }
 
+    /// The same, to be changed where a piece was laid.
+    pub(super) const fn buffer_mut(&mut self) -> &mut [u8] {
+        self.buffer
+    }
+
     /// The buffer with every payload byte that was not handed out yet as it was.
     pub(super) fn restored(&mut self) -> &[u8] {
         if let Some(at) = self.padding.take() {

@@ -11,7 +11,7 @@ pub(in crate::packet) mod tests;
 
 use std::ops::Range;
 
-use super::vnet::{self, Vnet};
+use super::vnet::{self, Gso, Vnet};
 use super::{Header, bytes::put_u16};
 use candidate::{Between, Candidate, Class, Flow, classify};
 use group::Group;
@@ -24,6 +24,17 @@ pub const MAX_MERGED: usize = 64;
 
 /// Flows that can be merged side by side; one more closes the oldest.
 const MAX_OPEN: usize = 16;
+
+/// What became of a write that [`Coalescer::flush`] asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Written {
+    /// The kernel took it.
+    Whole,
+    /// It did not, and may not understand super-packets.
+    NotMerged,
+    /// It did not, for another reason.
+    Not,
+}
 
 /// Collects opened packets and hands them over merged. Reusable; allocates nothing up to [`CAPACITY`] packets.
 #[derive(Debug)]
@@ -95,20 +106,32 @@ impl Coalescer {
     /// Hands over all that was pushed: for each packet or super-packet a vnet header, the arena, and the pieces of it
     /// to be written behind the header. Headers of super-packets are rewritten in `arena`, which must be the one that
     /// the packets were pushed from. Empty afterwards.
-    pub fn flush(&mut self, arena: &mut [u8], mut write: impl FnMut(&[u8; vnet::LEN], &[u8], &[Range<usize>])) {
+    ///
+    /// A super-packet that is [`Written::NotMerged`] is handed over again as the packets that it was made of; if those
+    /// are taken, no packets of its protocol are merged any more. Whether that has come to pass.
+    pub fn flush(
+        &mut self,
+        arena: &mut [u8],
+        mut write: impl FnMut(&[u8; vnet::LEN], &[u8], &[Range<usize>]) -> Written,
+    ) -> bool {
+        let before = (self.tcp, self.udp);
         for group in &self.groups {
-            self.pieces.clear();
-            let mut at = Some(group.first);
-            while let Some(payload) = at.and_then(|index| self.payloads.get(index)) {
-                self.pieces.push(payload.range.clone());
-                at = payload.next;
+            gather(&self.payloads, group, &mut self.pieces);
+            let merged = self.pieces.first().and_then(|first| group.finish(arena.get_mut(first.clone())?));
+            let written = write(&merged.unwrap_or(Vnet::PLAIN).encode(), arena, &self.pieces);
+            let (Written::NotMerged, Some(vnet)) = (written, merged) else { continue };
+            group.restore(arena, &mut self.pieces);
+            let mut taken = true;
+            for single in self.pieces.chunks(1) {
+                taken &= write(&Vnet::PLAIN.encode(), arena, single) == Written::Whole;
             }
-            let vnet = self.pieces.first().and_then(|first| group.finish(arena.get_mut(first.clone())?));
-            write(&vnet.unwrap_or(Vnet::PLAIN).encode(), arena, &self.pieces);
+            let merges = if vnet.gso == Gso::Udp { &mut self.udp } else { &mut self.tcp };
+            *merges &= !taken;
         }
         self.groups.clear();
         self.payloads.clear();
         self.open.clear();
+        before != (self.tcp, self.udp)
     }
 
     fn merge(&mut self, arena: &[u8], range: Range<usize>, candidate: &Candidate) {
@@ -173,5 +196,15 @@ impl Coalescer {
     fn close_between(&mut self, between: &Between) {
         let groups = &self.groups;
         self.open.retain(|index| !groups.get(*index).is_some_and(|group| group.is_between(between)));
+    }
+}
+
+/// The pieces of `group`, in order.
+fn gather(payloads: &[Payload], group: &Group, pieces: &mut Vec<Range<usize>>) {
+    pieces.clear();
+    let mut at = Some(group.first);
+    while let Some(payload) = at.and_then(|index| payloads.get(index)) {
+        pieces.push(payload.range.clone());
+        at = payload.next;
     }
 }

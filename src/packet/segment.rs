@@ -111,7 +111,9 @@ impl<'p> Segments<'p> {
     ///
     /// # Errors
     ///
-    /// See [`Refused`]. A TCP super-packet is never too big: it is cut smaller, see [`recut`](Self::recut).
+    /// See [`Refused`]. A TCP super-packet is never too big: it is cut smaller, see [`recut`](Self::recut). One of UDP
+    /// over IPv4 may come without DF: its segments, with [`Mtu::MAX`], are then for
+    /// [`Fragments`](super::fragment::Fragments), see [`next_alone`](Self::next_alone).
     pub fn new(
         vnet: &Vnet,
         buffer: &'p mut [u8],
@@ -129,7 +131,7 @@ impl<'p> Segments<'p> {
             Gso::Tcp4 | Gso::Tcp6 | Gso::Udp => {
                 let packet = buffer.get(..whole).ok_or(Refused::Malformed)?;
                 scratch.template.take(vnet, packet, &header).ok_or(Refused::Malformed)?;
-                let (stride, recut) = stride(vnet, &scratch.template, whole, mtu)?;
+                let (stride, recut) = stride(vnet, &scratch.template, &header, mtu)?;
                 (scratch.template.len(), stride, recut)
             }
         };
@@ -189,6 +191,22 @@ impl<'p> Segments<'p> {
         self.recut
     }
 
+    /// The next segment as a packet of its own, to be fragmented in place: its length, and its buffer with [`SPARE`]
+    /// bytes behind it.
+    pub fn next_alone(&mut self) -> Option<(&mut [u8], usize)> {
+        let payload = self.payload();
+        self.next()?;
+        let start = payload.start - self.header_len;
+        let buffer = self.window.buffer_mut().get_mut(start..payload.end + SPARE)?;
+        Some((buffer, payload.end - start))
+    }
+
+    /// Where the next segment's payload lies.
+    fn payload(&self) -> Range<usize> {
+        let start = self.header_len + self.next * self.stride;
+        start..self.header.total_len.min(start + self.stride)
+    }
+
     fn write_headers(&mut self) -> Option<()> {
         let packet = self.window.restored().get(..self.header.total_len)?;
         let SegmentScratch { template, headers } = &mut *self.scratch;
@@ -213,10 +231,9 @@ impl Cleartext for Segments<'_> {
             return None;
         }
         let header = self.scratch.headers.get(self.next - self.prepared.start)?.get(..self.header_len)?;
-        let start = self.header_len + self.next * self.stride;
-        let end = self.header.total_len.min(start + self.stride);
+        let payload = self.payload();
         self.next += 1;
-        self.window.lay(header, start..end)
+        self.window.lay(header, payload)
     }
 }
 
@@ -227,14 +244,14 @@ fn parse(buffer: &[u8], len: usize) -> Option<Header> {
 }
 
 /// How many payload bytes each segment gets, and whether that is less than the kernel wanted.
-fn stride(vnet: &Vnet, template: &Template, whole: usize, mtu: Mtu) -> Result<(usize, bool), Refused> {
+fn stride(vnet: &Vnet, template: &Template, header: &Header, mtu: Mtu) -> Result<(usize, bool), Refused> {
     let wanted = usize::from(vnet.segment_size);
     if wanted == 0 {
         return Err(Refused::Malformed);
     }
-    let too_big = Refused::TooBig { dont_fragment: true };
+    let too_big = Refused::TooBig { dont_fragment: header.dont_fragment || template.is_tcp() };
     let room = mtu.bytes().checked_sub(template.len()).filter(|room| *room > 0).ok_or(too_big)?;
-    if wanted <= room || whole <= mtu.bytes() {
+    if wanted <= room || header.total_len <= mtu.bytes() {
         return Ok((wanted, false));
     }
     if template.is_tcp() { Ok((room, true)) } else { Err(too_big) }

@@ -16,6 +16,7 @@ mod inner;
 pub mod key;
 pub mod lane;
 pub mod peer;
+pub mod random;
 pub mod table;
 #[cfg(test)]
 mod traps;

@@ -9,8 +9,11 @@ use std::time::Duration;
 
 use net::*;
 
-use crate::packet::Reason;
+use crate::packet::cleartext::{self, SPARE};
+use crate::packet::fragment::Fragments;
 use crate::packet::reason::DropCounters;
+use crate::packet::vnet::Vnet;
+use crate::packet::{Reason, segment};
 use crate::tunnel::gate::{Gate, Verdict};
 use crate::tunnel::key::PresharedKey;
 use crate::tunnel::lane::SMALL;
@@ -80,7 +83,7 @@ fn trap_7_a_worker_may_not_run_256_datagrams_ahead_of_one_that_has_not_sent_yet(
 }
 
 #[test]
-fn traps_8_and_9_every_size_is_sealed_to_its_own_length_and_32_or_left_out() {
+fn trap_8_every_size_is_sealed_to_its_own_length_and_32_or_left_out() {
     let net = linked();
     for len in 0..=MTU.bytes() + 40 {
         let mut out = SealBuffer::new(1, MTU);
@@ -90,6 +93,39 @@ fn traps_8_and_9_every_size_is_sealed_to_its_own_length_and_32_or_left_out() {
         assert_eq!((flight.sealed(), flight.oversized()), (usize::from(fits), usize::from(!fits)));
         assert_eq!(out.lengths(), if fits { vec![len + Lane::OVERHEAD] } else { vec![] });
         assert_eq!(out.bytes().len(), out.lengths().iter().sum::<usize>());
+    }
+}
+
+/// A packet of each size as the outbound worker hands it over: single, or in fragments.
+#[test]
+fn trap_9_what_is_sealed_has_a_multiple_of_16_bytes_or_just_fills_the_mtu_and_comes_out_as_it_was() {
+    let net = linked();
+    let largest = MTU.bytes() + 700;
+    for len in 20..=largest {
+        let packet = inner::tests::packet(ip("10.0.0.1"), ip("10.0.0.2"), len);
+        let mut buffer = [&packet[..], &[0xaa; SPARE]].concat();
+        let mut out = SealBuffer::new(4, MTU);
+        let lane = &net.ends[0].peer.lane;
+        let flight = match segment::single(&Vnet::PLAIN, &mut buffer, len, MTU) {
+            Ok(single) => {
+                let mut one = cleartext::Packets::new([&buffer[..single.wire_len]]);
+                lane.seal_batch(0, net.now(), &mut one, &mut out).unwrap()
+            }
+            Err(_) => {
+                let mut fragments = Fragments::new(&mut buffer, len, MTU).unwrap();
+                lane.seal_batch(0, net.now(), &mut fragments, &mut out).unwrap()
+            }
+        };
+        assert_eq!(flight.oversized(), 0);
+        drop(flight);
+        assert_eq!(out.len(), if len <= MTU.bytes() { 1 } else { 2 });
+        let is_padded = |length: &usize| length.is_multiple_of(16) || *length == MTU.bytes() + Lane::OVERHEAD;
+        assert!(out.lengths().iter().all(is_padded), "{len}: {:?}", out.lengths());
+        if len <= MTU.bytes() {
+            let (mut opened, drops) = (OpenBuffer::new(4, 1 << 12), DropCounters::default());
+            net.ends[1].peer.lane.open_batch(net.now(), out.datagrams(), &at("192.0.2.1:1000"), &mut opened, &drops);
+            assert!(opened.iter().next().unwrap().starts_with(&packet), "{len}");
+        }
     }
 }
 

@@ -29,7 +29,7 @@ impl Machine {
     /// Boots it beside the sites of `net`; none if what it needs is not installed.
     pub fn boot(net: &Net) -> Option<Self> {
         if cfg!(not(target_arch = "x86_64")) {
-            eprintln!("SKIPPED: the emulated machine is an x86_64");
+            super::skipped("the emulated machine is an x86_64");
             return None;
         }
         let (kernel, initramfs) = (kernel()?, peers().join("initramfs"));

@@ -38,16 +38,21 @@ pub use capture::{Capture, Port};
 pub use net::{A, B, C, Net, Site};
 pub use wireguard::WgPeer;
 
-/// Whether this process may build networks. Says loudly when not; `LINKSPAN_REQUIRE_NETWORK=1` makes that a failure.
+/// Whether this process may build networks; see [`skipped`] for when not.
 pub fn root() -> bool {
-    if nix::unistd::geteuid().is_root() {
-        return true;
+    let is_root = nix::unistd::geteuid().is_root();
+    if !is_root {
+        skipped("needs root");
     }
-    assert!(std::env::var_os("LINKSPAN_REQUIRE_NETWORK").is_none(), "network tests need root");
+    is_root
+}
+
+/// Says loudly that a test does not run, and why; `LINKSPAN_REQUIRE_NETWORK=1` makes that a failure.
+pub fn skipped(why: &str) {
+    let test = thread::current().name().unwrap_or("a network test").to_owned();
+    assert!(std::env::var_os("LINKSPAN_REQUIRE_NETWORK").is_none(), "{test} {why}");
     // Not eprintln: the test runner would swallow it.
-    let _ =
-        writeln!(std::io::stderr(), "SKIPPED: needs root: {}", thread::current().name().unwrap_or("a network test"));
-    false
+    let _ = writeln!(std::io::stderr(), "SKIPPED: {why}: {test}");
 }
 
 /// Whether the long tests run, too: `LINKSPAN_LONG=1`.

@@ -19,12 +19,24 @@ const D: usize = 3;
 /// 300 Mbit/s are 29 of these a millisecond.
 const SIZE: usize = 1300;
 
-/// How hard, and what must hold.
+/// How hard, and how long.
 struct Plan {
+    /// Initiations a millisecond, by whether their mac1 is right.
     wrong: usize,
     sound: usize,
+    /// Datagrams a millisecond.
     stream: u32,
+    /// Seconds, at least.
     time: u64,
+    /// On a machine that has room for it all: the figures must hold as they are, not only beside those of a quiet run.
+    absolute: bool,
+}
+
+impl Plan {
+    /// Of what was to be sent, so much must have been: less would prove little.
+    const fn least(&self) -> f64 {
+        if self.absolute { 0.95 } else { 0.5 }
+    }
 }
 
 fn under_flood(plan: &Plan) {
@@ -51,15 +63,21 @@ fn under_flood(plan: &Plan) {
         "without: {quiet}\nflooded: {loaded}\nnewcomer in after {came:?}, memory + {grown} KiB\n\
          {sent} initiations in {lasted:?}; CPU: generator {generator:?}, daemon {used:?}\n{drops}"
     );
+    let flooded = sent as f64 / (lasted.as_millis() as f64 * (plan.wrong + plan.sound) as f64);
+    assert!(flooded >= plan.least(), "{flooded} of the flood");
+    assert!(loaded.offered >= plan.least() && quiet.offered >= plan.least(), "{loaded} {quiet}");
     // A machine that is busy with other things loses some without a flood, too.
-    assert!(loaded.kept() >= quiet.kept() - 0.05, "{loaded} {quiet}");
-    assert!(loaded.answered() >= quiet.answered() - 0.01, "{loaded} {quiet}");
+    let (kept, answered) = if plan.absolute { (1.0, 1.0) } else { (quiet.kept(), quiet.answered()) };
+    assert!(loaded.kept() >= kept - 0.05, "{loaded} {quiet}");
+    assert!(loaded.answered() >= answered - 0.01, "{loaded} {quiet}");
     assert!(grown < 16 << 10, "{grown} KiB");
-    assert!(a.status().unwrap().dropped("in_bad_mac1") > 1000);
+    assert!(a.status().unwrap().dropped("in_bad_mac1") > sent / 10, "{drops}");
 }
 
 /// What the tunnel carried meanwhile.
 struct Carried {
+    /// Of what the plan wants.
+    offered: f64,
     sent: u64,
     received: u64,
     mbit_s: f64,
@@ -79,8 +97,8 @@ impl Carried {
 
 impl std::fmt::Display for Carried {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { sent, received, mbit_s, pings, rtt } = self;
-        write!(f, "{mbit_s:.0} Mbit/s, {received} of {sent}; {pings:?} {rtt}")
+        let Self { offered, sent, received, mbit_s, pings, rtt } = self;
+        write!(f, "{mbit_s:.0} Mbit/s, {received} of {sent} ({offered:.2} of the plan); {pings:?} {rtt}")
     }
 }
 
@@ -96,8 +114,9 @@ fn measure(net: &Net, plan: &Plan, meanwhile: impl FnOnce()) -> Carried {
     });
     let lasted = start.elapsed();
     let outcome = stream.finish();
+    let offered = outcome.sent as f64 / (lasted.as_millis() as f64 * f64::from(plan.stream));
     let mbit_s = outcome.received as f64 * SIZE as f64 * 8.0 / lasted.as_secs_f64() / 1e6;
-    Carried { sent: outcome.sent, received: outcome.received, mbit_s, pings, rtt: rtt(&finished) }
+    Carried { offered, sent: outcome.sent, received: outcome.received, mbit_s, pings, rtt: rtt(&finished) }
 }
 
 fn rtt(finished: &Finished) -> String {
@@ -106,12 +125,11 @@ fn rtt(finished: &Finished) -> String {
 
 #[test]
 fn a_flood_of_handshakes_delays_no_transport_data() {
-    under_flood(&Plan { wrong: 10, sound: 5, stream: 5, time: 8 });
+    under_flood(&Plan { wrong: 10, sound: 5, stream: 5, time: 8, absolute: false });
 }
 
 #[test]
+#[ignore = "long: LINKSPAN_LONG=1 tests/run"]
 fn the_full_flood_delays_no_transport_data() {
-    if long() {
-        under_flood(&Plan { wrong: 50, sound: 10, stream: 29, time: 30 });
-    }
+    under_flood(&Plan { wrong: 50, sound: 10, stream: 29, time: 30, absolute: true });
 }

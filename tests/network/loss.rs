@@ -24,10 +24,8 @@ fn ten_megabytes_arrive_intact_at_five_percent_loss() {
 }
 
 #[test]
+#[ignore = "long: LINKSPAN_LONG=1 tests/run"]
 fn the_handshake_gets_through_twenty_percent_loss_within_30_seconds() {
-    if !long() {
-        return;
-    }
     let Some(net) = wire() else { return };
     net.lose(20);
     let (a, b) = (net.start(A, &net.file(A, &[B])), net.start(B, &net.file(B, &[A])));
@@ -36,8 +34,7 @@ fn the_handshake_gets_through_twenty_percent_loss_within_30_seconds() {
 }
 
 #[test]
+#[ignore = "long: LINKSPAN_LONG=1 tests/run"]
 fn ten_megabytes_arrive_intact_at_one_percent_loss() {
-    if long() {
-        ten_megabytes_arrive_intact(1);
-    }
+    ten_megabytes_arrive_intact(1);
 }

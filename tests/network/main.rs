@@ -7,6 +7,7 @@
 mod harness;
 
 mod admin;
+mod faults;
 mod flood;
 mod hostile;
 mod imported;

@@ -8,9 +8,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use nix::sys::signal::Signal;
 
-use crate::harness::daemon::{Daemon, LINKSPAN, write_secret};
+use crate::harness::daemon::{LINKSPAN, write_secret};
 use crate::harness::host::finish;
 use crate::harness::traffic::pings_pass;
+use crate::harness::wg::{socket_of, unique_name, wg};
 use crate::harness::*;
 
 /// A secret in every form in which it may slip out.
@@ -39,7 +40,8 @@ fn no_key_is_in_the_log_the_status_the_environment_or_the_arguments() {
         file
     };
     let mut a = net.daemon(A, &with_psk(net.file(A, &[B]), "a"));
-    a.log_level = "trace";
+    // The library that holds the keys says nothing unless it is named.
+    a.log_level = "trace,boringtun=trace";
     a.start();
     let b = net.start(B, &with_psk(net.file(B, &[A]), "b"));
     a.wait_up();
@@ -54,9 +56,26 @@ fn no_key_is_in_the_log_the_status_the_environment_or_the_arguments() {
         ("environ", proc("environ")),
         ("cmdline", proc("cmdline")),
     ];
-    assert!(a.log().contains("TRACE") || a.log().contains("DEBUG"), "the log was not at its most talkative");
+    for words in ["DEBUG handshake message taken", "DEBUG Sending handshake_initiation", "New session"] {
+        assert!(a.log().contains(words), "the log was not at its most talkative, no {words:?}: {}", a.log());
+    }
     let found: Vec<_> = places.iter().filter_map(|(place, bytes)| leaks(place, bytes, &secrets)).collect();
     assert!(found.is_empty(), "{found:?}");
+}
+
+#[test]
+fn the_pages_of_the_keys_are_locked_as_far_as_the_limit_allows() {
+    let Some(net) = Net::two_sites() else { return };
+    for (limit, is_locked) in [("--memlock=8388608", true), ("--memlock=0", false)] {
+        let mut a = net.daemon(A, &net.file(A, &[B]));
+        a.start_by(a.command(&["prlimit", limit]));
+        a.wait("it answers", |_| true);
+        let status = fs::read_to_string(format!("/proc/{}/status", a.pid())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmLck:")).unwrap();
+        assert_eq!(line.split_whitespace().nth(1).unwrap() != "0", is_locked, "{limit}: {line}");
+        assert!(!a.log().contains("WARN"), "{}", a.log());
+        a.stop();
+    }
 }
 
 #[test]
@@ -100,23 +119,31 @@ fn the_daemon_keeps_no_capability_but_one() {
 }
 
 #[test]
-fn a_stranger_may_not_open_the_status_socket() {
+fn a_stranger_may_open_neither_socket() {
     let Some(net) = Net::two_sites() else { return };
-    let a = net.start(A, &net.file(A, &[B]));
+    let mut file = net.file(A, &[B]);
+    // The folder of wg's sockets is the machine's, whatever the network namespace.
+    file.name = unique_name();
+    let a = net.start(A, &file);
     a.wait("it answers", |_| true);
-    let mode = fs::metadata(a.socket()).unwrap().permissions().mode() & 0o777;
-    assert_eq!(mode, 0o660);
-    let refused = as_nobody(&net, &a);
-    assert!(!refused.status.success());
-    assert!(refused.stderr.to_lowercase().contains("permission denied"), "{refused:?}");
-}
-
-/// `linkspan status` as a user of no rights, who may read the program and reach the directory.
-fn as_nobody(net: &Net, daemon: &Daemon<'_>) -> host::Finished {
+    assert!(wg(&["show", &file.name]).status.success());
+    for socket in [a.socket(), socket_of(&file.name)] {
+        let mode = fs::metadata(&socket).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, 0o660, "{}", socket.display());
+    }
     let program = net.directory("bin").join("linkspan");
     fs::copy(LINKSPAN, &program).unwrap();
+    let (program, socket) = (program.to_str().unwrap(), a.socket());
+    for words in [[program, "status", "--socket", socket.to_str().unwrap()].as_slice(), &["wg", "show", &file.name]] {
+        let refused = as_nobody(words);
+        assert!(!refused.status.success());
+        assert!(refused.stderr.to_lowercase().contains("permission denied"), "{words:?}: {refused:?}");
+    }
+}
+
+/// What a program says to a user of no rights.
+fn as_nobody(words: &[&str]) -> host::Finished {
     let mut command = std::process::Command::new("setpriv");
-    command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]).arg(program);
-    command.args(["status", "--socket"]).arg(daemon.socket());
+    command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]).args(words);
     finish(command, seconds(5))
 }

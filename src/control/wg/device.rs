@@ -1,6 +1,7 @@
 //! The device: what `wg set` has made of it, and the data plane that follows.
 
 use std::cell::RefCell;
+use std::error::Error as _;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,13 +15,15 @@ use tracing::{debug, error, info, warn};
 use super::link::LinkState;
 use super::peers::{Peers, Reserved};
 use crate::config::uapi::{Change, DeviceAnswer, Refusal, Setting};
+use crate::control::locked::locked;
+use crate::control::setup::NO_THREADS;
 use crate::control::uapi::Device;
 use crate::data::{Inputs, Plane};
 use crate::sys::minute::Minute;
 use crate::sys::tun;
 use crate::sys::udp::{self, BindError, Group};
 use crate::tunnel::key::PrivateKey;
-use crate::tunnel::{Gate, Identity, Table};
+use crate::tunnel::{Gate, Identity, Peer, Table};
 
 /// A port that was just given up may still be in a worker's hands.
 const PORT_TRIES: usize = 20;
@@ -73,7 +76,7 @@ impl Live {
             table: table.clone(),
             changed: Arc::new(move || notify.notify_one()),
         };
-        let plane = Plane::start(inputs).context("cannot start the data threads")?;
+        let plane = Plane::start(inputs).context(NO_THREADS)?;
         Ok(Self { plane, table, workers, state: RefCell::new(state), changed, port_logged: Minute::default() })
     }
 
@@ -83,6 +86,12 @@ impl Live {
 
     pub(super) fn failure(&self) -> Option<&str> {
         self.plane.failure()
+    }
+
+    /// The sockets' mark, and all peers.
+    pub(super) fn peers(&self) -> (u32, Vec<Arc<Peer>>) {
+        let state = self.state.borrow();
+        (state.mark, state.peers.iter().cloned().collect())
     }
 
     /// Starts all handshakes over with the wall clock of now.
@@ -127,7 +136,7 @@ impl Live {
                 self.look_soon();
             }
             Err(error) if self.port_logged.is_due(Instant::now()) => {
-                error!("{error}; or set another with `wg set INTERFACE listen-port`");
+                error!("{}; or set another with `wg set INTERFACE listen-port`", whole(&error));
             }
             Err(_) => {}
         }
@@ -161,7 +170,7 @@ impl Live {
         let mark = change.fwmark.unwrap_or(state.mark);
         let sockets = match state.port_wanted(change) {
             Some(port) => bind(port, self.workers, mark).map(Some).map_err(|error| {
-                warn!("{error}");
+                warn!("{}", whole(&error));
                 if matches!(error, BindError::InUse { .. }) { Refusal::PortInUse } else { Refusal::Io }
             }),
             None if mark != state.mark => state.sockets.set_mark(mark).map(|()| None).map_err(|_| Refusal::Io),
@@ -257,7 +266,7 @@ impl State {
 
     /// All sessions end: they were another's.
     fn become_identity(&mut self, identity: Identity, has_key: bool) {
-        self.identity = Arc::new(identity);
+        self.identity = locked(identity);
         self.gate = Arc::new(Gate::new(self.identity.public()));
         self.has_key = has_key;
         self.peers.iter().for_each(|peer| peer.restart(&self.identity));
@@ -266,6 +275,11 @@ impl State {
 
 fn stranger() -> Result<Identity, getrandom::Error> {
     PrivateKey::generate().map(Identity::new)
+}
+
+/// The error and what the kernel said.
+fn whole(error: &BindError) -> String {
+    error.source().map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
 }
 
 fn bind(port: u16, workers: usize, mark: u32) -> Result<Group, BindError> {

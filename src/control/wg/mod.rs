@@ -18,6 +18,7 @@ use tokio::sync::Notify;
 use tracing::{info, warn};
 
 use super::clock::ClockWatch;
+use super::dead_ends;
 use super::log;
 use super::netlink::{Monitor, Netlink};
 use super::periodic::Periodic;
@@ -29,7 +30,7 @@ use device::Live;
 use link::LinkWatch;
 
 /// How often what no event announces is looked at.
-const LOOK: Duration = Duration::from_secs(10);
+const LOOK: Duration = Duration::from_secs(2);
 /// More workers than this help nobody.
 const WORKERS_MAX: usize = 64;
 
@@ -77,8 +78,8 @@ async fn live(options: &WgOptions, ready: impl FnOnce() -> anyhow::Result<()>) -
     let changed = Arc::new(Notify::new());
     let device = Live::start(tun, changed.clone())?;
     let clock = ClockWatch::new(None, &options.name);
-    let links = LinkWatch::new(handle, netlink, monitor, everywhere);
-    let mut keeper = Keeper { links, clock: RefCell::new(clock), changed };
+    let links = LinkWatch::new(handle, netlink.clone(), monitor, everywhere);
+    let mut keeper = Keeper { links, netlink, clock: RefCell::new(clock), changed };
     let watches = Watches::new(&server)?;
     ready()?;
     info!(interface = options.name, workers, "the interface is there: configure it with wg");
@@ -131,6 +132,7 @@ impl Stop {
 /// Follows what happens around the device.
 struct Keeper {
     links: LinkWatch,
+    netlink: Netlink,
     clock: RefCell<ClockWatch>,
     changed: Arc<Notify>,
 }
@@ -151,6 +153,8 @@ impl Keeper {
                 ticked = looks.tick() => {
                     ticked.context("the timer failed")?;
                     self.look_at_clock(device);
+                    let (mark, peers) = device.peers();
+                    dead_ends::leave(&self.netlink, mark, peers).await;
                 }
             }
             if self.links.is_deleted() {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 
 use crate::config::uapi::{AllowedIp, Change, PeerAnswer, PeerChange, Refusal, Setting};
+use crate::control::locked::locked;
 use crate::control::uapi::{Handshakes, peer_answer};
 use crate::tunnel::key::{PresharedKey, PublicKey};
 use crate::tunnel::{Address, Identity, Initiates, Owner, Peer, PeerConfig, PeerId, Slot, Slots};
@@ -150,7 +151,7 @@ impl Peers {
             seed: getrandom::u64().unwrap_or_else(|_| id.0.into()),
         };
         self.next += 1;
-        let member = Member { peer: Arc::new(Peer::new(identity, config, now)), handshakes: Handshakes::default() };
+        let member = Member { peer: locked(Peer::new(identity, config, now)), handshakes: Handshakes::default() };
         self.members.insert(id, member);
         self.keys.insert(change.public_key, id);
         Some(id)

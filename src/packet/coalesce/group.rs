@@ -1,5 +1,7 @@
 //! Packets that go to the kernel as one.
 
+use std::ops::Range;
+
 use super::candidate::{Between, Candidate, Flow};
 use super::{MAX_MERGED, put_u16};
 use crate::packet::checksum::Sum;
@@ -71,7 +73,7 @@ impl Group {
         let first = self.candidate.as_ref().filter(|_| self.count > 1)?;
         let flow = &first.flow;
         let len = u16::try_from(self.total - first.transport).ok()?;
-        self.rewrite_network(flow, packet)?;
+        rewrite_network(flow, packet, self.total)?;
         let addresses = packet.get(if flow.is_v4() { 12..V4_LEN } else { 8..V6_LEN })?;
         let pseudo = Sum::of(addresses).word(u16::from(flow.protocol)).word(len).fold();
         let transport = packet.get_mut(first.transport..)?;
@@ -94,14 +96,31 @@ impl Group {
         })
     }
 
-    fn rewrite_network(&self, flow: &Flow, packet: &mut [u8]) -> Option<()> {
-        if !flow.is_v4() {
-            return put_u16(packet, 4, u16::try_from(self.total - V6_LEN).ok()?);
+    /// Undoes [`finish`](Self::finish): the group's first packet is as it came, and each of `pieces` a whole packet.
+    pub(super) fn restore(&self, arena: &mut [u8], pieces: &mut [Range<usize>]) -> Option<()> {
+        let first = self.candidate.as_ref()?;
+        let (head, others) = pieces.split_first_mut()?;
+        for other in others {
+            // Of these, the headers were only left out.
+            other.start -= first.header_len;
         }
-        put_u16(packet, 2, u16::try_from(self.total).ok()?)?;
-        put_u16(packet, 10, 0)?;
-        let sum = Sum::of(packet.get(..V4_LEN)?);
-        put_u16(packet, 10, sum.checksum())
+        let (flow, len) = (&first.flow, first.header_len + first.payload_len);
+        let packet = arena.get_mut(head.clone())?;
+        rewrite_network(flow, packet, len)?;
+        let addresses = packet.get(if flow.is_v4() { 12..V4_LEN } else { 8..V6_LEN })?;
+        let transport_len = u16::try_from(len - first.transport).ok()?;
+        let pseudo = Sum::of(addresses).word(u16::from(flow.protocol)).word(transport_len);
+        let transport = packet.get_mut(first.transport..)?;
+        if flow.is_tcp() {
+            // One that has it is never followed by others.
+            *transport.get_mut(13)? &= !PSH;
+            put_u16(transport, 16, 0)?;
+            put_u16(transport, 16, pseudo.bytes(transport).checksum())
+        } else {
+            put_u16(transport, 4, transport_len)?;
+            put_u16(transport, 6, 0)?;
+            put_u16(transport, 6, pseudo.bytes(transport).udp_checksum())
+        }
     }
 
     fn is_next_sequence(&self, first: &Candidate, next: &Candidate) -> bool {
@@ -115,6 +134,16 @@ impl Group {
         let is_step = step == 1 || step == 0 && next.shape.dont_fragment;
         !next.flow.is_v4() || is_step && self.id_step.is_none_or(|before| before == step)
     }
+}
+
+fn rewrite_network(flow: &Flow, packet: &mut [u8], total: usize) -> Option<()> {
+    if !flow.is_v4() {
+        return put_u16(packet, 4, u16::try_from(total - V6_LEN).ok()?);
+    }
+    put_u16(packet, 2, u16::try_from(total).ok()?)?;
+    put_u16(packet, 10, 0)?;
+    let sum = Sum::of(packet.get(..V4_LEN)?);
+    put_u16(packet, 10, sum.checksum())
 }
 
 const fn gso(flow: &Flow) -> Gso {

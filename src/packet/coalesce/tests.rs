@@ -19,9 +19,61 @@ pub(in crate::packet) fn coalesce(coalescer: &mut Coalescer, packets: &[Vec<u8>]
     coalescer.flush(&mut arena, |vnet, arena, pieces| {
         let bytes: Vec<u8> = pieces.iter().flat_map(|piece| arena[piece.clone()].to_vec()).collect();
         all.push((Vnet::parse(vnet).unwrap(), bytes));
+        Written::Whole
     });
     assert!(coalescer.is_empty());
     all
+}
+
+/// The same with a kernel that refuses super-packets, and `singles` of the others; whether merging has ended.
+fn coalesce_refused(coalescer: &mut Coalescer, packets: &[Vec<u8>], singles: Written) -> (Vec<Vec<u8>>, bool) {
+    let mut arena = vec![];
+    for packet in packets {
+        let start = arena.len();
+        arena.extend(packet);
+        arena.extend([0; 16]);
+        coalescer.push(&arena, start..start + packet.len());
+    }
+    let mut all = vec![];
+    let ended = coalescer.flush(&mut arena, |vnet, arena, pieces| {
+        if Vnet::parse(vnet).unwrap() != Vnet::PLAIN {
+            return Written::NotMerged;
+        }
+        all.push(pieces.iter().flat_map(|piece| arena[piece.clone()].to_vec()).collect());
+        singles
+    });
+    (all, ended)
+}
+
+/// Three packets that are merged, the last of them with PSH.
+fn run_of(recipe: &Recipe) -> Vec<Vec<u8>> {
+    let packet = |i: u32| {
+        let sequence = recipe.sequence.wrapping_add(i * recipe.payload.len() as u32);
+        let flags = recipe.flags | if i == 2 { 0x08 } else { 0 };
+        Recipe { id: i as u16, sequence, flags, ..recipe.clone() }.packet()
+    };
+    (0..3).map(packet).collect()
+}
+
+#[test]
+fn a_super_packet_that_is_refused_comes_again_as_the_packets_it_was_made_of() {
+    let v6 = |recipe: Recipe| Recipe { v4: false, ..recipe };
+    for recipe in [tcp(), udp(), v6(tcp()), v6(udp())] {
+        let mut coalescer = Coalescer::new(true, true);
+        let packets = run_of(&recipe);
+        assert_eq!(coalesce_refused(&mut coalescer, &packets, Written::Whole), (packets.clone(), true));
+        assert_eq!(coalesce(&mut coalescer, &packets).len(), 3, "it merges this protocol no more");
+        let other = run_of(&if recipe.is_tcp { udp() } else { tcp() });
+        assert_eq!(coalesce(&mut coalescer, &other).len(), 1, "the other one as before");
+    }
+}
+
+#[test]
+fn merging_goes_on_if_its_packets_are_refused_alone_as_well() {
+    let mut coalescer = Coalescer::new(true, true);
+    let packets = run_of(&tcp());
+    assert_eq!(coalesce_refused(&mut coalescer, &packets, Written::Not), (packets.clone(), false));
+    assert_eq!(coalesce(&mut coalescer, &packets).len(), 1);
 }
 
 fn merged(recipes: &[Recipe]) -> Vec<(Vnet, Vec<u8>)> {

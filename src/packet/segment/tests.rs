@@ -1,4 +1,5 @@
 use super::*;
+use crate::packet::fragment::Fragments;
 use crate::packet::testing::{Random, Recipe, check_checksums, with_spare};
 
 /// The segments of a super-packet, padding cut off and checked.
@@ -69,6 +70,48 @@ fn ip_options_and_extension_headers_go_on_every_segment() {
             segments.iter().for_each(|s| check_checksums(s));
         }
     }
+}
+
+/// The MTU fell after the kernel cut, and the sender lets its packets be fragmented.
+#[test]
+fn segments_of_udp_that_are_too_big_go_in_fragments_unless_df_forbids_it() {
+    let mut random = Random::new(11);
+    let recipe = Recipe { dont_fragment: false, payload: random.bytes(30_000), ..Recipe::udp() };
+    let (vnet, packet) = recipe.super_packet(4_000);
+    let mut scratch = SegmentScratch::new();
+    let mut buffer = with_spare(&packet);
+    let refused = Segments::new(&vnet, &mut buffer, packet.len(), Mtu::DEFAULT, &mut scratch).err();
+    assert_eq!(refused, Some(Refused::TooBig { dont_fragment: false }));
+    let whole = segments_of(&vnet, &packet, Mtu::MAX, &mut random);
+    let mut segments = Segments::new(&vnet, &mut buffer, packet.len(), Mtu::MAX, &mut scratch).unwrap();
+    let mut count = 0;
+    while segments.prepare(3) > 0 {
+        while let Some((segment, len)) = segments.next_alone() {
+            assert_eq!(segment[..len], whole[count]);
+            let mut fragments = Fragments::new(segment, len, Mtu::DEFAULT).unwrap();
+            let mut payload: Vec<u8> = vec![];
+            while let Some(fragment) = fragments.next() {
+                let header = Header::parse(fragment).unwrap();
+                assert!(fragment.len() <= Mtu::DEFAULT.bytes());
+                payload.extend(&fragment[header.header_len..header.total_len]);
+            }
+            assert_eq!(payload, whole[count][20..]);
+            count += 1;
+        }
+    }
+    assert_eq!(count, 8);
+}
+
+#[test]
+fn a_super_packet_is_as_it_came_until_the_first_segment_is_taken() {
+    let recipe = Recipe { payload: vec![5; 8_000], ..Recipe::tcp() };
+    let (vnet, packet) = recipe.super_packet(4_000);
+    let (mut buffer, mut scratch) = (with_spare(&packet), SegmentScratch::new());
+    let mut segments = Segments::new(&vnet, &mut buffer, packet.len(), Mtu::DEFAULT, &mut scratch).unwrap();
+    assert!(segments.recut() && segments.packet() == packet);
+    assert!(segments.prepare(3) == 3 && segments.packet() == packet);
+    segments.next().unwrap();
+    assert!(segments.packet() != packet);
 }
 
 #[test]

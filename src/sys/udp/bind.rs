@@ -5,13 +5,15 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::socket::{getsockopt, setsockopt, sockopt};
 use parking_lot::Mutex;
 use quinn_udp::{UdpSockRef, UdpSocketState};
 use socket2::{Domain, Protocol, Type};
 use thiserror::Error;
+use tracing::warn;
 
 use super::super::minute::Minute;
+use super::super::remedy::remedy;
 use super::refusals::Refusals;
 use super::{Group, Socket, set_option, steering};
 
@@ -43,7 +45,7 @@ pub enum BindError {
     #[error("not permitted to set fwmark on the UDP sockets: start as root or give it CAP_NET_ADMIN")]
     MarkNotPermitted,
     /// Anything else.
-    #[error("could not set up UDP port {port} ({step}): {source}")]
+    #[error("could not set up UDP port {port} ({step}{})", remedy(source))]
     Io {
         /// The wanted port.
         port: u16,
@@ -58,7 +60,8 @@ pub enum BindError {
 /// one that is free for both. `mark` marks what they send, 0 = no mark.
 ///
 /// The first socket is bound without SO_REUSEPORT and gets it afterwards: so another program on the port, even of
-/// the same user, is noticed. Datagrams go out without DF, in any size (IP_PMTUDISC_OMIT).
+/// the same user, is noticed. Datagrams go out without DF, in any size (IP_PMTUDISC_OMIT). What makes receiving faster
+/// and is refused is done without, and logged once.
 ///
 /// # Errors
 ///
@@ -67,8 +70,7 @@ pub fn bind(port: u16, workers: usize, mark: u32) -> Result<Group, BindError> {
     let attempts = if port == 0 { ATTEMPTS } else { 1 };
     let mut result = Err(BindError::InUse { port });
     for _ in 0..attempts {
-        let refusal_logged = Arc::default();
-        result = Plan { port, workers: workers.clamp(1, WORKERS_MAX), mark, refusal_logged }.open();
+        result = Plan::new(port, workers.clamp(1, WORKERS_MAX), mark).open();
         if !matches!(result, Err(BindError::InUse { .. })) {
             break;
         }
@@ -82,10 +84,28 @@ struct Plan {
     workers: usize,
     mark: u32,
     refusal_logged: Arc<Minute>,
+    steer: fn(&[socket2::Socket]) -> io::Result<()>,
+    /// Why the sockets are not steered.
+    not_steered: Option<io::Error>,
 }
 
 impl Plan {
+    fn new(port: u16, workers: usize, mark: u32) -> Self {
+        Self { port, workers, mark, refusal_logged: Arc::default(), steer: steering::attach, not_steered: None }
+    }
+
     fn open(mut self) -> Result<Group, BindError> {
+        let group = self.families()?;
+        if let Some(error) = self.not_steered {
+            warn!(%error, "the kernel refuses to steer datagrams to their workers: slower, all else is the same");
+        }
+        if !group.v4.iter().chain(&group.v6).all(|socket| coalesces(&socket.inner)) {
+            warn!("the kernel refuses to merge datagrams (UDP_GRO): slower receiving, all else is the same");
+        }
+        Ok(group)
+    }
+
+    fn families(&mut self) -> Result<Group, BindError> {
         let v4 = self.family(Domain::IPV4)?;
         let v6 = match self.family(Domain::IPV6) {
             Err(BindError::Io { source, .. }) if lacks_family(&source) => Vec::new(),
@@ -103,7 +123,8 @@ impl Plan {
         for _ in 1..self.workers {
             sockets.push(self.bound(domain, true)?);
         }
-        steering::attach(&sockets).map_err(|error| self.failed("steering", error))?;
+        // Any socket takes any message: the steering only keeps a tunnel to one worker.
+        self.not_steered = (self.steer)(&sockets).err().or_else(|| self.not_steered.take());
         sockets.into_iter().map(|socket| self.finish(socket, domain).map(Arc::new)).collect()
     }
 
@@ -176,6 +197,11 @@ fn undo(socket: &socket2::Socket, domain: Domain) -> io::Result<()> {
     Ok(())
 }
 
+/// Whether the kernel hands over runs of datagrams in one piece, as quinn-udp's constructor asks it to.
+fn coalesces(socket: &socket2::Socket) -> bool {
+    getsockopt(socket, sockopt::UdpGroSegment).unwrap_or(false)
+}
+
 /// Beyond the system's limit where permitted, else up to it. Smaller buffers still work, so no failure counts.
 fn enlarge(socket: &socket2::Socket) {
     if setsockopt(socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
@@ -235,6 +261,41 @@ mod tests {
         assert!(matches!(bind(port, 1, 0), Err(BindError::InUse { .. })));
     }
 
+    /// A log in memory.
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().extend(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn where_the_kernel_refuses_to_steer_the_port_is_open_all_the_same_and_that_is_said_once() {
+        let (log, refused) = (Log::default(), |_: &[_]| Err(io::Error::from_raw_os_error(libc::EPERM)));
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();
+        let plan = Plan { steer: refused, ..Plan::new(0, 2, 0) };
+        let group = tracing::subscriber::with_default(subscriber, || plan.open()).unwrap();
+        assert_eq!((group.v4.len(), group.v6.len()), (2, 2));
+        let said = String::from_utf8(log.0.lock().clone()).unwrap();
+        assert!(said.contains("refuses to steer") && said.lines().count() == 1, "{said}");
+    }
+
+    #[test]
+    fn a_refused_coalescing_is_noticed() {
+        let socket = new(Domain::IPV4, false).unwrap();
+        assert!(!coalesces(&socket));
+        set_option(&socket, libc::SOL_UDP, libc::UDP_GRO, 1).unwrap();
+        assert!(coalesces(&socket));
+    }
+
     #[test]
     fn datagrams_go_without_df_and_without_time_stamps() {
         let group = bind(0, 2, 0).unwrap();
@@ -270,13 +331,15 @@ mod tests {
 
     #[test]
     fn each_error_is_one_line_that_names_the_remedy() {
-        let plan = Plan { port: 500, workers: 1, mark: 0, refusal_logged: Arc::default() };
+        let plan = Plan::new(500, 1, 0);
         let error = |errno| io::Error::from_raw_os_error(errno);
         let denied = plan.not_bound(error(libc::EACCES)).to_string();
         assert!(denied.contains("listen_port") && denied.contains("500"), "{denied}");
         let marked = plan.not_marked(error(libc::EPERM)).to_string();
         assert!(marked.contains("CAP_NET_ADMIN"), "{marked}");
         let other = plan.failed("steering", error(libc::ENOMEM)).to_string();
-        assert!(other.contains("steering") && !other.contains('\n'), "{other}");
+        assert!(other.contains("steering") && other.contains("fewer workers") && !other.contains('\n'), "{other}");
+        let out_of_files = plan.failed("open", error(libc::EMFILE)).to_string();
+        assert!(out_of_files.contains("ulimit -n"), "{out_of_files}");
     }
 }

@@ -22,7 +22,7 @@ use quinn_udp::UdpSocketState;
 
 pub use bind::{BindError, bind};
 pub use receive::{Receive, Received};
-pub use send::{MAX_BYTES, MAX_SEGMENTS, SendError, SendOk};
+pub use send::{MAX_BYTES, MAX_SEGMENTS, SendError, SendOk, Unsent};
 
 use super::minute::Minute;
 use refusals::Refusals;

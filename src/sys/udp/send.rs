@@ -27,15 +27,23 @@ pub struct SendOk {
     pub source_stale: bool,
 }
 
-/// Why a run was not sent, or only in part.
+/// A run was not sent, or only in part.
+#[derive(Debug, Error)]
+#[error("{why}")]
+pub struct Unsent {
+    /// So many bytes from the start, whole datagrams, are sent already.
+    pub sent: usize,
+    /// What became of the next datagram.
+    #[source]
+    pub why: SendError,
+}
+
+/// Why a datagram was not sent.
 #[derive(Debug, Error)]
 pub enum SendError {
     /// Buffers are full (EAGAIN, ENOBUFS, ENOMEM): drop, or wait until the socket is writable.
     #[error("the device is busy")]
-    Busy {
-        /// So many bytes from the start, whole datagrams, are sent already.
-        sent: usize,
-    },
+    Busy,
     /// A datagram is larger than the path allows (EMSGSIZE).
     #[error("the datagram is too big")]
     TooBig,
@@ -95,14 +103,15 @@ impl Failure {
         classify(self.error.raw_os_error().unwrap_or(0), false, sourced)
     }
 
-    fn into_error(self, before: usize) -> SendError {
-        match self.remedy(false) {
-            Remedy::Busy => SendError::Busy { sent: before + self.sent },
+    fn into_unsent(self, before: usize) -> Unsent {
+        let why = match self.remedy(false) {
+            Remedy::Busy => SendError::Busy,
             Remedy::TooBig => SendError::TooBig,
             Remedy::Repeat | Remedy::RepeatOnce | Remedy::Unsegmented | Remedy::WithoutSource | Remedy::Refused => {
                 SendError::Refused(self.error)
             }
-        }
+        };
+        Unsent { sent: before + self.sent, why }
     }
 }
 
@@ -116,7 +125,7 @@ impl Socket {
     ///
     /// # Errors
     ///
-    /// A [`SendError`]. UDP promises nothing, so a caller may count it and go on.
+    /// [`Unsent`]. UDP promises nothing, so a caller may count it and go on.
     pub fn send(
         &self,
         bytes: &[u8],
@@ -124,7 +133,7 @@ impl Socket {
         to: SocketAddr,
         from: Option<Local>,
         ecn: u8,
-    ) -> Result<SendOk, SendError> {
+    ) -> Result<SendOk, Unsent> {
         debug_assert!(bytes.len() <= UDP_MAX && bytes.len().div_ceil(segment.max(1)) <= MAX_SEGMENTS);
         debug_assert!(to.is_ipv4() == self.ipv4, "{to} on a socket of the other family");
         let from = from.filter(|(address, _)| address.is_ipv4() == self.ipv4);
@@ -134,9 +143,9 @@ impl Socket {
             Err(failure) if failure.remedy(from.is_some()) == Remedy::WithoutSource => {
                 let rest = bytes.get(failure.sent..).unwrap_or_default();
                 let again = self.deliver(&Run { bytes: rest, from: None, ..run });
-                again.map(|()| SendOk { source_stale: true }).map_err(|last| last.into_error(failure.sent))
+                again.map(|()| SendOk { source_stale: true }).map_err(|last| last.into_unsent(failure.sent))
             }
-            Err(failure) => Err(failure.into_error(0)),
+            Err(failure) => Err(failure.into_unsent(0)),
         }
     }
 
@@ -262,8 +271,8 @@ mod tests {
     #[test]
     fn a_failure_counts_what_went_before_it() {
         let failure = |errno| Failure { error: io::Error::from_raw_os_error(errno), sent: 300 };
-        assert!(matches!(failure(libc::EAGAIN).into_error(200), SendError::Busy { sent: 500 }));
-        assert!(matches!(failure(libc::EMSGSIZE).into_error(0), SendError::TooBig));
-        assert!(matches!(failure(libc::EPERM).into_error(0), SendError::Refused(_)));
+        assert!(matches!(failure(libc::EAGAIN).into_unsent(200), Unsent { sent: 500, why: SendError::Busy }));
+        assert!(matches!(failure(libc::EMSGSIZE).into_unsent(0), Unsent { sent: 300, why: SendError::TooBig }));
+        assert!(matches!(failure(libc::EPERM).into_unsent(0), Unsent { sent: 300, why: SendError::Refused(_) }));
     }
 }

@@ -238,7 +238,7 @@ fn without_a_route_a_send_is_refused() {
             let socket = if to.is_ipv4() { &a.v4[0] } else { &a.v6[0] };
             for bytes in [100, 300] {
                 let error = socket.send(&vec![0; bytes], 100, to, None, 0).unwrap_err();
-                assert!(matches!(error, SendError::Refused(_)), "{error}");
+                assert!(matches!(error.why, SendError::Refused(_)), "{error}");
             }
         }
     });
@@ -273,7 +273,7 @@ fn full_buffers_are_busy_and_the_socket_is_not_writable() {
         let group = group(1);
         let send = |_| group.v4[0].send(&[0; 60_000], 1000, "198.51.100.2:9".parse().unwrap(), None, 0);
         let error = (0..1000).map(send).find_map(Result::err).unwrap();
-        assert!(matches!(error, SendError::Busy { sent: 0 }), "{error}");
+        assert!(matches!(error, Unsent { sent: 0, why: SendError::Busy }), "{error}");
         assert!(!writable(group.v4[0].as_fd(), Duration::from_millis(5)).unwrap());
         assert!(writable(group.v6[0].as_fd(), Duration::ZERO).unwrap());
         assert!(!group.v4[0].refused.load(std::sync::atomic::Ordering::Relaxed));

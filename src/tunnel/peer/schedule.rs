@@ -6,6 +6,7 @@
 use std::time::{Duration, Instant};
 
 use super::super::lane::LaneView;
+use super::super::random::Random;
 use super::Initiates;
 
 /// Attempts are at least so far apart (paper, section 6.1: Rekey-Timeout), plus jitter.
@@ -51,6 +52,10 @@ pub(super) struct Schedule {
     random: Random,
     /// The next attempt is allowed from then on.
     next_attempt: Option<Instant>,
+    /// The last attempt.
+    tried: Option<Instant>,
+    /// The peer was not heard between the last attempt and the one before.
+    in_vain: bool,
     /// boringtun has a handshake to finish.
     wish: bool,
     /// Persistent keepalives were switched on, and none was sent since.
@@ -66,8 +71,10 @@ impl Schedule {
         let renewal = (Duration::ZERO, Duration::MAX);
         Self {
             policy,
-            random: Random(seed),
+            random: Random::new(seed),
             next_attempt: None,
+            tried: None,
+            in_vain: false,
             wish: false,
             owes_keepalive: false,
             demand: None,
@@ -111,7 +118,7 @@ impl Schedule {
         if !self.is_active(now, view) {
             self.wish = false;
         } else if (renew || self.needs_session(view)) && !self.must_wait(now) {
-            self.attempt(now);
+            self.attempt(now, view);
             return Act::Initiate;
         }
         let quiet = |interval| view.last_send.is_none_or(|age| age >= interval);
@@ -122,11 +129,19 @@ impl Schedule {
         Act::Nothing
     }
 
-    fn attempt(&mut self, now: Instant) {
+    fn attempt(&mut self, now: Instant, view: &LaneView) {
         self.wish = false;
+        let heard_since = |tried| view.last_receive.is_some_and(|age| age <= now.saturating_duration_since(tried));
+        self.in_vain = self.tried.is_some_and(|tried| !heard_since(tried));
+        self.tried = Some(now);
         // The handshake ends with one.
         self.owes_keepalive = false;
         self.next_attempt = Some(now + ATTEMPT + self.random.below(ATTEMPT_JITTER));
+    }
+
+    /// Whether the last attempt came after another one without the peer being heard in between.
+    pub(super) const fn is_in_vain(&self) -> bool {
+        self.in_vain
     }
 
     /// Whether we may initiate at all.
@@ -172,21 +187,6 @@ impl Schedule {
             (true, false) => RENEW_LARGER,
             (false, _) => RENEW_LEARNED,
         }
-    }
-}
-
-/// splitmix64: enough for jitter, and the same for the same seed.
-#[derive(Debug)]
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: Duration) -> Duration {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        let micros = u64::try_from(limit.as_micros()).unwrap_or(u64::MAX).max(1);
-        Duration::from_micros((z ^ (z >> 31)) % micros)
     }
 }
 

@@ -4,7 +4,7 @@
 //! packet itself.
 
 use linkspan::packet::checksum::Sum;
-use linkspan::packet::coalesce::Coalescer;
+use linkspan::packet::coalesce::{Coalescer, Written};
 use linkspan::packet::segment::{SegmentScratch, Segments};
 use linkspan::packet::vnet::Gso;
 use linkspan::packet::{Cleartext, Header, Mtu, Vnet, ip};
@@ -122,7 +122,12 @@ fn merge(packets: &[Vec<u8>], tcp: bool, udp: bool) -> Vec<Vec<u8>> {
     coalescer.flush(&mut arena, |header, arena, pieces| {
         let whole: Vec<u8> = pieces.iter().flat_map(|range| arena[range.clone()].iter().copied()).collect();
         let vnet = Vnet::parse(header).expect("a header that the kernel knows");
-        if vnet.gso == Gso::None { cut.push(whole) } else { segment(&vnet, whole, &mut cut) }
+        if vnet.gso == Gso::None {
+            cut.push(whole)
+        } else {
+            segment(&vnet, whole, &mut cut)
+        }
+        Written::Whole
     });
     cut
 }

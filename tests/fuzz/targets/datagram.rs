@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use linkspan::packet::cleartext::Packets;
-use linkspan::packet::coalesce::Coalescer;
+use linkspan::packet::coalesce::{Coalescer, Written};
 use linkspan::packet::mss::{self, Checksum};
 use linkspan::packet::reason::DropCounters;
 use linkspan::packet::{Mtu, ecn};
@@ -217,7 +217,10 @@ impl World {
                 coalescer.push(self.opened.arena(), admitted.range());
             }
         }
-        coalescer.flush(self.opened.arena_mut(), |_, _, pieces| assert_eq!(pieces.len(), 1));
+        coalescer.flush(self.opened.arena_mut(), |_, _, pieces| {
+            assert_eq!(pieces.len(), 1);
+            Written::Whole
+        });
     }
 
     fn is_alive(&mut self) -> bool {

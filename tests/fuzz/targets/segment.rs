@@ -3,7 +3,7 @@
 //! Input: the vnet header (10 bytes), the MTU (2), segments at a time (1), then the packet.
 
 use linkspan::packet::cleartext::SPARE;
-use linkspan::packet::coalesce::Coalescer;
+use linkspan::packet::coalesce::{Coalescer, Written};
 use linkspan::packet::fragment::Fragments;
 use linkspan::packet::segment::{self, Refused, SegmentScratch, Segments};
 use linkspan::packet::{Cleartext, Header, Mtu, Vnet, icmp, ip, vnet};
@@ -22,6 +22,7 @@ pub fn run(data: &[u8]) {
         fragments(&mut buffer(), packet.len(), mtu);
     }
     segments(&vnet, &mut buffer(), packet.len(), mtu, at_a_time);
+    segments_in_fragments(&vnet, &mut buffer(), packet.len(), mtu, at_a_time);
 }
 
 /// An ICMP about it is a packet.
@@ -70,6 +71,18 @@ fn segments(vnet: &Vnet, buffer: &mut [u8], len: usize, mtu: Mtu, at_a_time: usi
     merge(&taken);
 }
 
+/// As where the segments are too big, and may be fragmented.
+fn segments_in_fragments(vnet: &Vnet, buffer: &mut [u8], len: usize, mtu: Mtu, at_a_time: usize) {
+    let mut scratch = SegmentScratch::new();
+    let Ok(mut segments) = Segments::new(vnet, buffer, len, Mtu::MAX, &mut scratch) else { return };
+    while segments.prepare(at_a_time) > 0 {
+        while let Some((segment, len)) = segments.next_alone() {
+            assert_eq!(segment.len(), len + SPARE);
+            fragments(segment, len, mtu);
+        }
+    }
+}
+
 /// What the far end makes of them: nothing is lost.
 fn merge(packets: &[Vec<u8>]) {
     let mut coalescer = Coalescer::new(true, true);
@@ -79,6 +92,9 @@ fn merge(packets: &[Vec<u8>]) {
         at += packet.len();
     }
     let mut pieces = 0;
-    coalescer.flush(&mut arena, |_, _, group| pieces += group.len());
+    coalescer.flush(&mut arena, |_, _, group| {
+        pieces += group.len();
+        Written::Whole
+    });
     assert_eq!(pieces, packets.len());
 }

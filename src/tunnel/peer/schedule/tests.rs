@@ -138,6 +138,21 @@ fn a_new_address_need_not_wait() {
     assert_eq!(schedule.next(now + TICK, &LaneView::default()), Act::Initiate);
 }
 
+#[test]
+fn attempts_are_in_vain_from_the_second_on_until_the_peer_is_heard() {
+    let mut schedule = Schedule::new(POLICY, 1);
+    let start = Instant::now();
+    let mut attempt = |after: u64, heard| {
+        let view = LaneView { last_receive: heard, ..LaneView::default() };
+        assert_eq!(schedule.next(start + Duration::from_secs(after), &view), Act::Initiate);
+        schedule.is_in_vain()
+    };
+    assert!(!attempt(0, None), "the first ever");
+    assert!(attempt(10, None));
+    assert!(!attempt(20, seconds(5)), "heard after the second");
+    assert!(attempt(30, seconds(15)));
+}
+
 const ON_DEMAND: Policy = Policy { initiates: Initiates::OnDemand, configured: true, smaller: true, keepalive: None };
 
 #[test]
