@@ -14,10 +14,16 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
 
-fn start() -> Option<Child> {
+fn may_run() -> bool {
     if !geteuid().is_root() {
         assert!(std::env::var_os("LINKSPAN_REQUIRE_NETWORK").is_none(), "the demo needs root");
         eprintln!("SKIPPED: the demo needs root");
+    }
+    geteuid().is_root()
+}
+
+fn start() -> Option<Child> {
+    if !may_run() {
         return None;
     }
     let mut command = Command::new(env!("CARGO_BIN_EXE_linkspan"));
@@ -39,7 +45,15 @@ fn daemons(demo: u32) -> usize {
     arguments.filter(|arguments| String::from_utf8_lossy(arguments).contains(&folder)).count()
 }
 
+/// What `wg` could ask of the demo's daemons: nothing. Its folder belongs to the machine.
+fn assert_the_folder_of_wg_is_untouched() {
+    for name in ["site-a", "site-b"] {
+        assert!(!Path::new("/var/run/wireguard").join(format!("{name}.sock")).exists(), "a socket in wg's folder");
+    }
+}
+
 fn assert_nothing_is_left(demo: u32) {
+    assert_the_folder_of_wg_is_untouched();
     let deadline = Instant::now() + Duration::from_secs(5);
     while daemons(demo) > 0 {
         assert!(Instant::now() < deadline, "a daemon is left");
@@ -71,10 +85,27 @@ fn an_interrupted_demo_leaves_nothing() {
         let id = demo.id();
         wait_for(&mut demo, "tunnel up");
         assert_eq!(daemons(id), 2);
+        assert_the_folder_of_wg_is_untouched();
         kill(Pid::from_raw(id.try_into().unwrap()), signal).unwrap();
         assert_eq!(demo.wait().unwrap().code(), Some(130), "{signal}");
         assert_nothing_is_left(id);
     }
+}
+
+/// In a /run of its own, where whatever is left is seen; interrupted once its daemons are up.
+#[test]
+fn a_demo_leaves_nothing_in_run() {
+    if !may_run() {
+        return;
+    }
+    let script =
+        "mount -t tmpfs -o mode=755 none /run && { timeout --signal=INT 3 \"$0\" demo; find /run -mindepth 1; }";
+    let words = ["--mount", "--propagation", "private", "sh", "-c", script, env!("CARGO_BIN_EXE_linkspan")];
+    let shown = Command::new("unshare").args(words).output().unwrap();
+    let text = String::from_utf8_lossy(&shown.stdout);
+    assert!(shown.status.success() && text.contains("tunnel up"), "{text}");
+    let left: Vec<&str> = text.lines().filter(|line| line.starts_with("/run")).collect();
+    assert!(left.is_empty(), "{left:?}");
 }
 
 #[test]

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::process::{Command, Output};
 
 const UNIT: &str = include_str!("../systemd/linkspan@.service");
+const SOCKET: &str = include_str!("../systemd/linkspan@.socket");
 const PROGRAM: &str = "/usr/local/bin/linkspan";
 /// In tenths, as `--threshold` takes it.
 const MOST_EXPOSED: &str = "20";
@@ -34,10 +35,25 @@ fn the_unit_has_no_fault_that_systemd_knows() {
     let folder = tempfile::tempdir().unwrap();
     let unit = UNIT.replace(PROGRAM, env!("CARGO_BIN_EXE_linkspan"));
     fs::write(folder.path().join("linkspan@.service"), unit).unwrap();
+    fs::write(folder.path().join("linkspan@.socket"), SOCKET).unwrap();
     for instance in ["wan0", "site-b"] {
-        let path = folder.path().join(format!("linkspan@{instance}.service"));
-        let Some(output) = tool("systemd-analyze", &["verify", "--man=no", path.to_str().unwrap()]) else { return };
+        let path = |kind| folder.path().join(format!("linkspan@{instance}.{kind}")).to_str().unwrap().to_owned();
+        let arguments = ["verify", "--man=no", &path("service"), &path("socket")];
+        let Some(output) = tool("systemd-analyze", &arguments) else { return };
         assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    }
+}
+
+/// Set means that the socket comes with the service, and goes with it: one command starts both, one stops both.
+#[test]
+fn the_socket_of_wg_comes_and_goes_with_the_service_and_is_for_root() {
+    let has = |unit: &str, line: &str| assert!(unit.lines().any(|each| each == line), "no {line}");
+    has(UNIT, "Sockets=linkspan@%i.socket");
+    has(SOCKET, "BindsTo=linkspan@%i.service");
+    has(SOCKET, "ListenStream=/run/wireguard/%i.sock");
+    has(SOCKET, "RemoveOnStop=yes");
+    for (what, value) in [("User", "root"), ("Group", "root"), ("Mode", "0660")] {
+        has(SOCKET, &format!("Socket{what}={value}"));
     }
 }
 

@@ -42,9 +42,17 @@ def options():
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=int, default=5, help="of each measurement")
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="write every number there")
-    parser.add_argument("--check", action="store_true", help="exit 1 where Linkspan falls short of what it must reach")
+    parser.add_argument("--check", action="store_true",
+                        help="exit 1 where Linkspan falls short of what it must reach, or that was not measured")
     chosen = parser.parse_args()
     chosen.linkspan = chosen.linkspan or Peer("linkspan", str(ROOT / "target/release/linkspan"))
+    if not os.access(chosen.linkspan.path, os.X_OK):
+        parser.error(f"{chosen.linkspan.path} is missing: cargo build --release --bin linkspan --example flood")
+    if chosen.check and not chosen.peer:
+        parser.error("--check has nobody to compare with: give it a --peer, or several")
+    names = [peer.name for peer in (chosen.linkspan, *chosen.peer)]
+    if len(set(names)) < len(names):
+        parser.error("each program needs a name of its own")
     return chosen
 
 

@@ -66,7 +66,9 @@ def tcp(pair, path, seconds, *options):
     received = sum(each["bytes"] for each in sums)
     if received == 0:
         raise Failed("iperf3 carried nothing")
-    return {"Gbit/s": sum(each["bits_per_second"] for each in sums) / 1e9, "CPU s/GiB": spent * GIB / received}
+    memory = pair.memory_mib()
+    return {"Gbit/s": sum(each["bits_per_second"] for each in sums) / 1e9, "CPU s/GiB": spent * GIB / received,
+            "RSS MiB": memory["VmRSS"], "peak RSS MiB": memory["VmHWM"]}
 
 
 def tcp_1(pair, seconds):
@@ -74,9 +76,7 @@ def tcp_1(pair, seconds):
 
 
 def tcp_8(pair, seconds):
-    result = tcp(pair, Path.of_gateways(pair), seconds, "-P", "8")
-    memory = pair.memory_mib()
-    return {**result, "RSS MiB": memory["VmRSS"], "peak RSS MiB": memory["VmHWM"]}
+    return tcp(pair, Path.of_gateways(pair), seconds, "-P", "8")
 
 
 def tcp_both(pair, seconds):
@@ -116,12 +116,15 @@ def udp(pair, path, seconds, size):
         said, _ = receiver.communicate(timeout=10)
     finally:
         stop(receiver)
-    got = json.loads(said)
+    spent, got = pair.cpu_seconds() - before, json.loads(said)
+    if got["packets"] == 0:
+        raise Failed("no datagram arrived")
     return {
         "packets/s": got["packets"] / seconds,
         "offered/s": sent["packets"] / seconds,
-        "late %": 100 * got["late"] / max(got["packets"], 1),
-        "CPU us/packet": (pair.cpu_seconds() - before) * 1e6 / max(got["packets"], 1),
+        "late %": 100 * got["late"] / got["packets"],
+        "CPU us/packet": spent * 1e6 / got["packets"],
+        "CPU s/GiB": spent * GIB / (got["packets"] * size),
     }
 
 
@@ -143,6 +146,14 @@ def udp_1300(pair, seconds):
     return udp(pair, Path.of_gateways(pair), seconds, 1300)
 
 
+def lan_udp_64(pair, seconds):
+    return udp(pair, Path.of_hosts(pair), seconds, 64)
+
+
+def lan_udp_1300(pair, seconds):
+    return udp(pair, Path.of_hosts(pair), seconds, 1300)
+
+
 def ping(path, seconds):
     """A ping each 10 ms."""
     count = max(10, int(seconds * 100))
@@ -160,6 +171,10 @@ def ping(path, seconds):
 
 def ping_idle(pair, seconds):
     return ping(Path.of_gateways(pair), seconds)
+
+
+def lan_ping_idle(pair, seconds):
+    return ping(Path.of_hosts(pair), seconds)
 
 
 def ping_loaded(pair, seconds):
@@ -184,4 +199,7 @@ FIGURES = {
     "ping-loaded": ping_loaded,
     "lan-tcp-1": lan_tcp_1,
     "lan-tcp-8": lan_tcp_8,
+    "lan-udp-64": lan_udp_64,
+    "lan-udp-1300": lan_udp_1300,
+    "lan-ping-idle": lan_ping_idle,
 }

@@ -4,6 +4,8 @@
 the name of an interface and configured by `wg`.
 """
 
+import argparse
+import json
 import os
 import pathlib
 import shlex
@@ -15,9 +17,9 @@ PORT = 51820
 PATIENCE = 20  # seconds until a tunnel must carry its first ping
 TICKS = os.sysconf("SC_CLK_TCK")
 
-# The fair setting of each program, used unless the command line names another.
+# The fair setting of each program, by how it or the name given to it begins, unless the command line names another.
 DEFAULT_ARGUMENTS = {
-    "boringtun-cli": ["-t", "1", "--disable-drop-privileges"],
+    "boringtun": ["-t", "1", "--disable-drop-privileges"],
     "gotatun": ["--disable-drop-privileges"],
 }
 
@@ -46,7 +48,8 @@ class Peer:
         self.name, self.path = name, path
         program = pathlib.Path(path).name
         self.takes_file = program == "linkspan"
-        self.arguments = DEFAULT_ARGUMENTS.get(program, []) if arguments is None else arguments
+        known = (words for begin, words in DEFAULT_ARGUMENTS.items() if name.startswith(begin) or program.startswith(begin))
+        self.arguments = next(known, []) if arguments is None else arguments
 
     @classmethod
     def parse(cls, text):
@@ -54,7 +57,7 @@ class Peer:
         name, equals, rest = text.partition("=")
         path, colon, arguments = rest.partition(":")
         if not (name and equals and os.access(path, os.X_OK)):
-            raise ValueError(f"{text}: must be NAME=PATH or NAME=PATH:ARGUMENTS, with the path of a program")
+            raise argparse.ArgumentTypeError(f"{text}: must be NAME=PATH or NAME=PATH:ARGUMENTS, with the path of a program")
         return cls(name, path, shlex.split(arguments) if colon else None)
 
     def version(self):
@@ -81,7 +84,7 @@ class Daemon:
     """One running daemon, on one gateway."""
 
     def __init__(self, peer, site, interface, key, far, mtu):
-        self._site, self._interface = site, interface
+        self.name, self._site, self._interface = peer.name, site, interface
         self._folder = key.path.parent
         self._log = open(self._folder / f"{interface}.log", "w")
         if peer.takes_file:
@@ -142,6 +145,15 @@ class Daemon:
         except Failed:
             return False
 
+    @property
+    def pid(self):
+        return self._process.pid
+
+    def sent_bytes(self):
+        """Of inner packets, by the counter of the tunnel's interface."""
+        said = self._site.gateway.run("ip", "-s", "-j", "link", "show", self._interface)
+        return json.loads(said)[0]["stats64"]["tx"]["bytes"]
+
     def cpu_seconds(self):
         """User and system time of the whole process, dead threads included."""
         fields = pathlib.Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
@@ -162,15 +174,15 @@ class Daemon:
 
 
 class Pair:
-    """A peer's two daemons with a tunnel between them, ready for traffic."""
+    """Two daemons with a tunnel between them, ready for traffic: both a peer's, or gateway b's another's."""
 
-    def __init__(self, peer, network, folder, label, mtu):
+    def __init__(self, peer, network, folder, label, mtu, far_peer=None):
         self.peer, self.network = peer, network
         self.daemons = []
         sites = (network.a, network.b)
         keys = [Key(folder / f"{label}{site.side}.key") for site in sites]
         try:
-            for site, key, far in zip(sites, keys, reversed(list(zip(sites, keys)))):
+            for peer, site, key, far in zip((peer, far_peer or peer), sites, keys, reversed(list(zip(sites, keys)))):
                 interface = f"ls{os.getpid()}{label}{site.side}"
                 self.daemons.append(Daemon(peer, site, interface, key, far, mtu))
             network.a.gateway.run("ping", "-qc1", "-w", PATIENCE, network.b.inner, timeout=2 * PATIENCE)

@@ -17,7 +17,7 @@ def column(rounds, metric):
 
 def ratios(ours, theirs):
     """Ours over theirs for each round that has both."""
-    return [our / their for our, their in zip(ours, theirs) if our is not None and their]
+    return [our / their for our, their in zip(ours, theirs) if our is not None and their]  # 0 has no ratio
 
 
 def best(columns, higher_is_better):

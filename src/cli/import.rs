@@ -46,8 +46,8 @@ pub(super) fn execute(args: &Args) -> anyhow::Result<Exit> {
     };
     let toml = folder.join(format!("{name}.toml"));
     if let Err(problems) = config::parse(&imported.toml, &toml.display().to_string(), &name) {
-        out::error(problems);
-        bail!("{shown} cannot be translated: repair there what the lines above name");
+        problems.iter().for_each(|problem| out::error(format_args!("{shown}: {}", problem.of_a_draft())));
+        bail!("{shown} cannot be translated: change there, or in the command, what the lines above name");
     }
     let mut written = Written::default();
     written.all(&imported, &toml)?;
@@ -148,6 +148,22 @@ mod tests {
         assert_eq!(key_file::read_private_key(&out_dir.join("wg0.key")).ok().unwrap().public(), key.public());
         let (_, tunnel) = config.tunnels().next().unwrap();
         assert!(key_file::read_preshared_key(tunnel.preshared_key_file.as_deref().unwrap()).is_ok());
+    }
+
+    #[test]
+    fn a_translation_that_would_not_pass_check_is_not_written_and_cites_no_line_of_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, _) = wg_quick_file(folder.path());
+        let out_dir = folder.path().join("two\nlines");
+        let error = execute(&Args { file, out_dir: out_dir.clone() }).unwrap_err();
+        assert!(error.to_string().contains("wg0.conf cannot be translated"), "{error}");
+        assert!(!out_dir.exists());
+        let draft = "[interface]\nlisten_port = 1\n";
+        let problems = config::parse(draft, "wg0.toml", "wg0").unwrap_err();
+        let port = problems.iter().find(|problem| problem.message.starts_with("listen_port: "));
+        let said = port.unwrap().of_a_draft();
+        assert!(said.ends_with("; it would become the line: listen_port = 1"), "{said}");
+        assert!(!said.contains("wg0.toml") && !said.contains('\n'), "{said}");
     }
 
     #[test]

@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
+use nix::unistd::getppid;
 
 use super::{Exit, names, out};
 use crate::config;
@@ -33,9 +34,12 @@ pub(super) struct Args {
     /// What to log: error, warn, info, debug or trace [default: $LINKSPAN_LOG, or info]
     #[arg(long, value_name = "LEVEL", value_parser = level)]
     log: Option<String>,
-    /// Stop when the process that started this one ends
+    /// Stop when the process that started this one, of this number, ends
+    #[arg(long, hide = true, value_name = "PID")]
+    stop_with_parent: Option<i32>,
+    /// Do without the socket of `wg`: nothing is made outside --socket and --state-dir
     #[arg(long, hide = true)]
-    stop_with_parent: bool,
+    no_wg: bool,
 }
 
 /// Argument parser: what the log understands.
@@ -44,8 +48,11 @@ fn level(text: &str) -> Result<String, String> {
 }
 
 pub(super) fn execute(args: Args) -> anyhow::Result<Exit> {
-    if args.stop_with_parent {
+    if let Some(parent) = args.stop_with_parent {
         set_pdeathsig(Signal::SIGTERM).context("cannot tie this process to its parent")?;
+        if getppid().as_raw() != parent {
+            bail!("the process that started this one has ended");
+        }
     }
     let file = args.config.unwrap_or_else(|| names::config_file(args.name.as_deref().unwrap_or_default()));
     let config = match config::load(&file) {
@@ -56,6 +63,6 @@ pub(super) fn execute(args: Args) -> anyhow::Result<Exit> {
         }
     };
     let socket = args.socket.unwrap_or_else(|| names::socket(&config.interface.name));
-    daemon::run(&config, &RunOptions { socket, state_dir: args.state_dir, log: args.log })?;
+    daemon::run(&config, &RunOptions { socket, wg: !args.no_wg, state_dir: args.state_dir, log: args.log })?;
     Ok(Exit::Fine)
 }

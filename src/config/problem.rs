@@ -33,6 +33,15 @@ pub(in crate::config) struct Excerpt {
     pub(in crate::config) mark: String,
 }
 
+impl Problem {
+    /// The same of a text that was never written: the line itself instead of its number. One line.
+    #[must_use]
+    pub fn of_a_draft(&self) -> String {
+        let line = self.excerpt.as_ref().map(|excerpt| format!("; it would become the line: {}", excerpt.line.trim()));
+        format!("{}{}", self.message, line.unwrap_or_default())
+    }
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.place {

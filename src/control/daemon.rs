@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::future::pending;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,6 +18,7 @@ use tokio::sync::Notify;
 use tracing::{info, warn};
 
 use super::clock::ClockWatch;
+use super::dead_ends;
 use super::log;
 use super::netlink::{self, Monitor, Netlink};
 use super::periodic::Periodic;
@@ -32,17 +34,22 @@ use super::uapi::{ReadOnly, UapiServer};
 use super::watchdog::Watchdog;
 use crate::config::Config;
 use crate::data::Plane;
-use crate::sys::{process, udp};
+use crate::sys::{inherited, process, udp};
 use crate::tunnel::Identity;
 
 /// How often what no event announces is looked at: silent peers, the clock, heartbeats.
 const LOOK: Duration = Duration::from_secs(2);
+
+/// What the service manager calls the socket of `wg` (FileDescriptorName=).
+const WG_SOCKET: &str = "wg";
 
 /// What the command line adds to the configuration.
 #[derive(Debug, Clone)]
 pub struct RunOptions {
     /// Where `linkspan status` asks.
     pub socket: PathBuf,
+    /// Whether `wg show` may ask, too.
+    pub wg: bool,
     /// Where the clock mark is kept; none = $STATE_DIRECTORY or /var/lib/linkspan.
     pub state_dir: Option<PathBuf>,
     /// What to log; none = $LINKSPAN_LOG, $RUST_LOG or "info".
@@ -54,6 +61,8 @@ pub struct RunOptions {
 /// # Errors
 /// When it could not start (nothing of it is left then), or could not go on. Each names the remedy.
 pub fn run(config: &Config, options: &RunOptions) -> anyhow::Result<()> {
+    let handed = inherited::descriptors().context("cannot take over the service manager's sockets (LISTEN_FDS)")?;
+    let wg_socket = handed.into_iter().find(|(name, _)| name == WG_SOCKET).map(|(_, socket)| socket);
     log::init(options.log.as_deref())?;
     process::harden()?;
     if !process::has_net_admin() {
@@ -64,20 +73,21 @@ pub fn run(config: &Config, options: &RunOptions) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot start (is there a limit on open files? see: ulimit -n)")?;
-    runtime.block_on(live(config, options, keys))
+    runtime.block_on(live(config, options, keys, wg_socket))
 }
 
-async fn live(config: &Config, options: &RunOptions, keys: Keys) -> anyhow::Result<()> {
-    let mut routing = Reconciler::new(Netlink::open()?, &config.interface.name);
+async fn live(config: &Config, options: &RunOptions, keys: Keys, wg_socket: Option<OwnedFd>) -> anyhow::Result<()> {
+    let netlink = Netlink::open()?;
+    let mut routing = Reconciler::new(netlink.clone(), &config.interface.name);
     // From here on a signal finds somebody who cleans up.
     let mut signals = Signals::new()?;
     let opened = tokio::select! {
-        opened = setup::open(config, options, keys, &mut routing) => opened.map(Some),
+        opened = setup::open(config, options, keys, wg_socket, &mut routing) => opened.map(Some),
         () = signals.stop() => Ok(None),
     };
     match opened {
         Ok(Some(opened)) => {
-            let (shared, keeper) = split(config, opened, routing);
+            let (shared, keeper) = split(config, opened, routing, netlink);
             keeper.live(shared, signals).await
         }
         Ok(None) => {
@@ -91,15 +101,27 @@ async fn live(config: &Config, options: &RunOptions, keys: Keys) -> anyhow::Resu
     }
 }
 
-fn split(config: &Config, opened: Opened, routing: Reconciler) -> (Shared, Keeper<'_>) {
+fn split(config: &Config, opened: Opened, routing: Reconciler, netlink: Netlink) -> (Shared, Keeper<'_>) {
     let Opened { plane, sockets, index, mark, clock, server, uapi, identity, monitor, tunnels, facts, changed } =
         opened;
     let shared =
         Shared { plane, facts, server, uapi, identity, tunnels: RefCell::new(tunnels), warnings: RefCell::default() };
     let watchdog = Watchdog::new();
     let (endpoints, unsettled) = (Vec::new(), false);
-    let keeper =
-        Keeper { config, sockets, index, mark, routing, endpoints, unsettled, clock, watchdog, monitor, changed };
+    let keeper = Keeper {
+        config,
+        sockets,
+        index,
+        mark,
+        netlink,
+        routing,
+        endpoints,
+        unsettled,
+        clock,
+        watchdog,
+        monitor,
+        changed,
+    };
     (shared, keeper)
 }
 
@@ -163,6 +185,7 @@ struct Keeper<'c> {
     sockets: udp::Group,
     index: u32,
     mark: u32,
+    netlink: Netlink,
     routing: Reconciler,
     /// The peers' addresses for which the routes were made.
     endpoints: Vec<IpAddr>,
@@ -212,6 +235,8 @@ impl Keeper<'_> {
                 ticked = looks.tick() => {
                     ticked.context("the timer failed")?;
                     self.look_at_clocks(shared);
+                    let peers = shared.tunnels.borrow().iter().map(|watch| watch.peer.clone()).collect();
+                    dead_ends::leave(&self.netlink, self.mark, peers).await;
                     if self.unsettled {
                         self.keep_routes().await?;
                     }

@@ -5,10 +5,12 @@
 
 mod clock;
 pub mod daemon;
+mod dead_ends;
 mod locked;
 pub mod log;
 pub mod netlink;
 mod periodic;
+mod places;
 pub mod reconcile;
 mod report;
 pub mod resolve;

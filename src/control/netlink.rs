@@ -8,7 +8,6 @@ mod elsewhere;
 mod monitor;
 
 use std::collections::BTreeSet;
-use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use futures_util::TryStreamExt;
@@ -50,9 +49,15 @@ pub enum Error {
     /// EACCES, EAFNOSUPPORT or EOPNOTSUPP.
     #[error("this host has the address family switched off (IPv6: see sysctl net.ipv6.conf.all.disable_ipv6)")]
     FamilyOff,
+    /// ENETUNREACH or EHOSTUNREACH.
+    #[error("there is no route")]
+    NoRoute,
     /// Another error number.
     #[error("the kernel refused: {0}")]
     Refused(String),
+    /// The kernel gave no socket.
+    #[error("cannot open a netlink socket, to set addresses and routes: {0} (a limit on open files? see ulimit -n)")]
+    NoSocket(String),
     /// No answer, or one that makes no sense.
     #[error("netlink: {0}")]
     Protocol(String),
@@ -74,8 +79,9 @@ impl Netlink {
     ///
     /// # Errors
     /// When the kernel gives no socket.
-    pub fn open() -> io::Result<Self> {
-        let (mut connection, handle, _) = rtnetlink::new_connection_with_socket::<TokioSocket>()?;
+    pub fn open() -> Result<Self, Error> {
+        let opened = rtnetlink::new_connection_with_socket::<TokioSocket>();
+        let (mut connection, handle, _) = opened.map_err(|error| Error::NoSocket(error.to_string()))?;
         // Without it the kernel ignores the filter and dumps every route (Linux before 4.20 does); harmless.
         let _ = connection.socket_mut().socket_mut().set_netlink_get_strict_chk(true);
         tokio::spawn(connection);
@@ -169,6 +175,20 @@ impl Netlink {
             routes.extend(nothing_if_off(answer)?.iter().filter_map(convert::route));
         }
         Ok(routes)
+    }
+
+    /// Whether there is a route to `remote` from `local` by this interface, for packets with this mark.
+    ///
+    /// # Errors
+    /// When the kernel refuses to say.
+    pub async fn reaches(&self, remote: IpAddr, local: IpAddr, interface: u32, mark: u32) -> Result<bool, Error> {
+        let question = convert::route_question(remote, local, interface, mark);
+        match self.0.route().get(question).execute().try_next().await.map_err(Error::from) {
+            // IPv6 takes the interface as a wish, and may answer with another.
+            Ok(route) => Ok(route.and_then(|route| convert::interface(&route)).is_none_or(|other| other == interface)),
+            Err(Error::NoRoute) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Adds a route; never replaces one.
@@ -275,6 +295,7 @@ impl From<rtnetlink::Error> for Error {
             Some(libc::ENOENT | libc::ESRCH | libc::EADDRNOTAVAIL) => Self::Missing,
             Some(libc::ENODEV | libc::ENXIO) => Self::NoDevice,
             Some(libc::EPERM) => Self::NotPermitted,
+            Some(libc::ENETUNREACH | libc::EHOSTUNREACH) => Self::NoRoute,
             Some(libc::EACCES | libc::EAFNOSUPPORT | libc::EOPNOTSUPP) => Self::FamilyOff,
             _ => Self::Refused(error.to_string()),
         }

@@ -36,6 +36,18 @@ enum Added {
     Rule(Rule),
 }
 
+impl Added {
+    /// What `step` adds, if it adds something that has to be taken back.
+    const fn by(step: &Step) -> Option<Self> {
+        match *step {
+            Step::AddRoute(route) | Step::ReplaceRoute(route) => Some(Self::Route(route)),
+            Step::AddRule(rule) => Some(Self::Rule(rule)),
+            // An address goes with the interface; what is deleted twice does no harm.
+            Step::AddAddress(_) | Step::DeleteRoute(_) | Step::DeleteRule(_) => None,
+        }
+    }
+}
+
 /// What could not be done, and why.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub struct Problem {
@@ -148,11 +160,18 @@ impl Reconciler {
     async fn take(&mut self, steps: Vec<Step>, index: Option<u32>) -> Outcome {
         let mut outcome = Outcome::default();
         for step in steps {
-            match self.step(&step, index).await {
-                Ok(()) => {
-                    self.remember(&step);
-                    outcome.done.push(step);
-                }
+            // Before it is done: a stop may end the waiting, and then it has to be taken back.
+            self.added.extend(Added::by(&step));
+            let (result, stays) = match self.step(&step, index).await {
+                // Another instance with the same configured mark has it, too: it is not ours to take back.
+                Err(Error::Exists) if matches!(step, Step::AddRule(_)) => (Ok(()), false),
+                result => (result.clone(), result.is_ok()),
+            };
+            if !stays {
+                Added::by(&step).map(|added| self.added.remove(&added));
+            }
+            match result {
+                Ok(()) => outcome.done.push(step),
                 Err(error) => outcome.problems.push(Problem { step, error }),
             }
         }
@@ -171,27 +190,8 @@ impl Reconciler {
             },
             Step::ReplaceRoute(route) => self.netlink.replace_route(route).await,
             Step::DeleteRoute(route) => fine_if_gone(self.netlink.delete_route(route).await),
-            // Another instance with the same configured mark has it, too.
-            Step::AddRule(rule) => fine_if_there(self.netlink.add_rule(rule).await),
+            Step::AddRule(rule) => self.netlink.add_rule(rule).await,
             Step::DeleteRule(rule) => fine_if_gone(self.netlink.delete_rule(rule).await),
-        }
-    }
-
-    fn remember(&mut self, step: &Step) {
-        match *step {
-            Step::AddAddress(_) => {}
-            Step::AddRoute(route) | Step::ReplaceRoute(route) => {
-                self.added.insert(Added::Route(route));
-            }
-            Step::AddRule(rule) => {
-                self.added.insert(Added::Rule(rule));
-            }
-            Step::DeleteRoute(route) => {
-                self.added.remove(&Added::Route(route));
-            }
-            Step::DeleteRule(rule) => {
-                self.added.remove(&Added::Rule(rule));
-            }
         }
     }
 

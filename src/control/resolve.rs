@@ -1,4 +1,4 @@
-//! Names of far machines: when to look them up, and which address to try.
+//! Names of far machines: when to look them up, and what they stand for.
 //!
 //! The schedule is pure; only [`lookup`] asks the system's resolver, on a thread of its own, because that may take
 //! half a minute and must hold up neither the control plane nor a stop.
@@ -8,7 +8,7 @@ use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 /// From one attempt to the next while a tunnel stays dark; the last one repeats.
 const DELAYS: [Duration; 5] = [
@@ -35,7 +35,6 @@ pub struct Resolver {
     port: u16,
     families: Families,
     addresses: Vec<SocketAddr>,
-    current: Option<SocketAddr>,
     attempts: usize,
     next: Option<Instant>,
     asking: bool,
@@ -47,7 +46,7 @@ impl Resolver {
     #[must_use]
     pub const fn new(name: String, port: u16, families: Families) -> Self {
         let addresses = Vec::new();
-        Self { name, port, families, addresses, current: None, attempts: 0, next: None, asking: false, failure: None }
+        Self { name, port, families, addresses, attempts: 0, next: None, asking: false, failure: None }
     }
 
     /// The name.
@@ -86,41 +85,22 @@ impl Resolver {
         self.failure.as_deref()
     }
 
-    /// Takes the answer of a lookup. Gives the address to try from now on, if it is another than the last one given: the
-    /// next in turn each time, so that a dead address among several blocks nothing.
-    pub fn answer(&mut self, now: Instant, answer: io::Result<Vec<SocketAddr>>) -> Option<SocketAddr> {
+    /// Takes the answer of a lookup. Gives what the name stands for, as far as our sockets reach it; a name server that
+    /// is away changes nothing.
+    pub fn answer(&mut self, now: Instant, answer: io::Result<Vec<SocketAddr>>) -> Option<Vec<SocketAddr>> {
         self.asking = false;
         let last = DELAYS.len() - 1;
         self.next = DELAYS.get(self.attempts.min(last)).map(|delay| now + *delay);
-        let first_attempt = self.attempts == 0;
         self.attempts += 1;
         let addresses = self.usable(answer)?;
-        let same = self.addresses == addresses;
-        let chosen = self.choose(&addresses, first_attempt)?;
-        if !same {
+        if self.addresses != addresses {
             info!("{} resolves to {}", self.name, list(&addresses));
-            self.addresses = addresses;
+            self.addresses.clone_from(&addresses);
         }
-        let changed = self.current != Some(chosen);
-        if changed && same {
-            debug!("{}: trying {chosen}", self.name);
-        }
-        self.current = Some(chosen);
-        changed.then_some(chosen)
+        Some(addresses)
     }
 
-    /// The one tried last stays when darkness begins, if it is still among them; after that the next has its turn.
-    fn choose(&self, addresses: &[SocketAddr], first_attempt: bool) -> Option<SocketAddr> {
-        let position = self.current.and_then(|current| addresses.iter().position(|address| *address == current));
-        let index = match position {
-            Some(position) if first_attempt => position,
-            Some(position) => (position + 1) % addresses.len(),
-            None => 0,
-        };
-        addresses.get(index).copied()
-    }
-
-    /// The addresses that our sockets reach, in the resolver's order (RFC 6724). A failure keeps what was known.
+    /// The addresses that our sockets reach, in the resolver's order (RFC 6724).
     fn usable(&mut self, answer: io::Result<Vec<SocketAddr>>) -> Option<Vec<SocketAddr>> {
         let failure = match answer {
             Err(error) => error.to_string(),
@@ -140,8 +120,7 @@ impl Resolver {
             warn!("{failure}");
         }
         self.failure = Some(failure);
-        // A name server that is away is no reason to stop trying the addresses we know.
-        (!self.addresses.is_empty()).then(|| self.addresses.clone())
+        None
     }
 }
 
@@ -206,51 +185,11 @@ mod tests {
     }
 
     #[test]
-    fn a_dead_address_among_several_blocks_nothing() {
-        let mut resolver = resolver(BOTH);
-        let now = Instant::now();
-        let all = addresses(&["192.0.2.1:1", "192.0.2.2:1"]);
-        for expected in [Some(all[0]), Some(all[1]), Some(all[0])] {
-            assert_eq!(resolver.answer(now, Ok(all.clone())), expected);
-        }
-    }
-
-    #[test]
-    fn the_address_that_worked_is_the_first_to_be_tried_again() {
-        let mut resolver = resolver(BOTH);
-        let now = Instant::now();
-        let all = addresses(&["192.0.2.1:1", "192.0.2.2:1"]);
-        resolver.answer(now, Ok(all.clone()));
-        assert_eq!(resolver.answer(now, Ok(all.clone())), Some(all[1]));
-        resolver.due(now, false);
-        assert_eq!(resolver.answer(now, Ok(all.clone())), None, "it is in use already");
-        assert_eq!(resolver.answer(now, Ok(all.clone())), Some(all[0]));
-    }
-
-    #[test]
-    fn a_changed_record_is_taken_at_once() {
-        let mut resolver = resolver(BOTH);
-        let now = Instant::now();
-        resolver.answer(now, Ok(addresses(&["192.0.2.1:1"])));
-        let fresh = addresses(&["192.0.2.9:1"]);
-        assert_eq!(resolver.answer(now, Ok(fresh.clone())), Some(fresh[0]));
-    }
-
-    #[test]
-    fn a_single_address_that_stays_is_no_news() {
-        let mut resolver = resolver(BOTH);
-        let now = Instant::now();
-        let one = addresses(&["192.0.2.1:1"]);
-        assert_eq!(resolver.answer(now, Ok(one.clone())), Some(one[0]));
-        assert_eq!(resolver.answer(now, Ok(one)), None);
-    }
-
-    #[test]
     fn only_families_with_a_socket_are_tried() {
         let mut resolver = resolver(Families { v4: true, v6: false });
         let now = Instant::now();
         let both = addresses(&["[2001:db8::1]:1", "192.0.2.1:1"]);
-        assert_eq!(resolver.answer(now, Ok(both.clone())), Some(both[1]));
+        assert_eq!(resolver.answer(now, Ok(both.clone())), Some(vec![both[1]]));
         let mut none = self::resolver(Families { v4: true, v6: false });
         assert_eq!(none.answer(now, Ok(addresses(&["[2001:db8::1]:1"]))), None);
     }
@@ -267,13 +206,10 @@ mod tests {
     }
 
     #[test]
-    fn without_a_name_server_the_known_addresses_take_turns() {
+    fn an_address_that_comes_twice_counts_once() {
         let mut resolver = resolver(BOTH);
-        let now = Instant::now();
-        assert_eq!(resolver.answer(now, Err(io::Error::other("no"))), None);
-        let all = addresses(&["192.0.2.1:1", "192.0.2.2:1"]);
-        assert_eq!(resolver.answer(now, Ok(all.clone())), Some(all[0]));
-        assert_eq!(resolver.answer(now, Err(io::Error::other("no"))), Some(all[1]));
+        let twice = addresses(&["192.0.2.1:1", "192.0.2.2:1", "192.0.2.1:1"]);
+        assert_eq!(resolver.answer(Instant::now(), Ok(twice.clone())), Some(twice[..2].to_vec()));
     }
 
     #[tokio::test]

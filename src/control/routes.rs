@@ -5,6 +5,9 @@
 //!   into a table of its own, one for each prefix length L, which two rules consult before the main table, longest
 //!   L first: main's routes longer than L still win, then the table takes everything but marked datagrams, which are
 //!   our own. Done for connections in table main only; who names another table steers by rules of his own.
+//! * A default route counts as covering the endpoint until that is known. If it is a name, this host's own questions
+//!   to name servers take the main table, always: the tunnel could not come up again otherwise.
+//! * The inside network of a tunnel is the TUN's while that is there; an `unreachable` route lies under it, too.
 
 mod instance;
 mod rule;
@@ -16,10 +19,10 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::config::{Config, Connection, FailClosed};
+use crate::config::{Config, Connection, Endpoint, FailClosed, Tunnel};
 
 pub use instance::Instance;
-pub use rule::{Family, Lookup, Rule};
+pub use rule::{DNS, Family, Lookup, Rule, Transport};
 pub use source::HostAddress;
 
 /// What all our routes and rules carry as their origin ("L"), `proto 76` in `ip route`.
@@ -97,7 +100,9 @@ impl Desired {
         let routed = config.connections.iter().filter(|connection| connection.routes);
         let routes: BTreeSet<Route> =
             routed.flat_map(|connection| routes_of(connection, instance, facts, config)).collect();
-        let rules = rule::for_routes(&routes, instance, mark(config, facts.endpoints));
+        let mut rules = rule::for_routes(&routes, instance, mark(config, facts.endpoints));
+        let named = config.connections.iter().filter(|connection| connection.routes).flat_map(default_behind_a_name);
+        rules.extend(named.flat_map(|family| rule::for_names(family, instance)));
         let addresses = if facts.device.is_some_and(|device| device.up) { addresses(config) } else { BTreeSet::new() };
         Self { addresses, routes, rules }
     }
@@ -136,7 +141,11 @@ fn addresses(config: &Config) -> BTreeSet<IpNet> {
 fn routes_of(connection: &Connection, instance: Instance, facts: &Facts<'_>, config: &Config) -> Vec<Route> {
     let own = addresses(config);
     let device = facts.device.filter(|device| device.up);
-    let mut routes = Vec::new();
+    let closed = connection.when_down == FailClosed::Unreachable;
+    let last_resort =
+        |table, prefix| Route { table, prefix, metric: instance.last_resort(), target: Target::Unreachable };
+    let inside = connection.tunnels.iter().filter_map(|tunnel| tunnel.inside).filter(|_| closed);
+    let mut routes: Vec<Route> = inside.map(|inside| last_resort(MAIN, inside.local.trunc())).collect();
     for &prefix in &connection.networks {
         let table = if loops(connection, &prefix, facts.endpoints) {
             instance.table(prefix.prefix_len())
@@ -148,17 +157,25 @@ fn routes_of(connection: &Connection, instance: Instance, facts: &Facts<'_>, con
             let target = Target::Device { index, source };
             routes.push(Route { table, prefix, metric: metric(&prefix, connection.metric), target });
         }
-        if connection.when_down == FailClosed::Unreachable {
-            routes.push(Route { table, prefix, metric: instance.last_resort(), target: Target::Unreachable });
+        if closed {
+            routes.push(last_resort(table, prefix));
         }
     }
     routes
 }
 
+/// The families whose default route leads to a far end with a name.
+fn default_behind_a_name(connection: &Connection) -> impl Iterator<Item = Family> {
+    let named = |tunnel: &Tunnel| matches!(tunnel.endpoint, Some(Endpoint::Name(..)));
+    let named = connection.table == MAIN && connection.tunnels.iter().any(named);
+    connection.networks.iter().filter(move |network| named && network.prefix_len() == 0).map(Family::of)
+}
+
 /// Whether datagrams to one of `endpoints` would be routed back into the tunnel by the route to `network`. A far end
-/// that is yet to be learned may be anywhere; until then nothing may leave by the host's own default route.
+/// that is yet to be learned or looked up may be anywhere; until then nothing may leave by the host's own default route.
 fn loops(connection: &Connection, network: &IpNet, endpoints: &[IpAddr]) -> bool {
-    let anywhere = network.prefix_len() == 0 && connection.tunnels.iter().any(|tunnel| tunnel.endpoint.is_none());
+    let unsettled = |tunnel: &Tunnel| !matches!(tunnel.endpoint, Some(Endpoint::Address(_)));
+    let anywhere = network.prefix_len() == 0 && connection.tunnels.iter().any(unsettled);
     connection.table == MAIN && (anywhere || endpoints.iter().any(|endpoint| network.contains(endpoint)))
 }
 

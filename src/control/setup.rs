@@ -3,15 +3,16 @@
 
 use std::io;
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::lchown;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use arc_swap::ArcSwap;
-use nix::unistd::User;
+use nix::unistd::{User, geteuid};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 use tracing::{info, warn};
@@ -35,6 +36,11 @@ use crate::tunnel::{Gate, Identity, Initiates, Owner, Peer, PeerConfig, PeerId, 
 
 /// The static user of the service; without it, root stays, with nothing but CAP_NET_ADMIN.
 const USER: &str = "linkspan";
+/// How a daemon that is not root's gets a socket where only root can make one.
+const BY_SYSTEMD: &str = "systemd can make it: install linkspan@.socket beside linkspan@.service, and start that";
+/// For when the kernel gives no thread.
+pub(super) const NO_THREADS: &str =
+    "cannot start the data threads (is their number limited? see ulimit -u, and TasksMax= of a service)";
 /// How long the start waits for names. Later they are resolved beside the traffic.
 const RESOLVE: Duration = Duration::from_secs(3);
 
@@ -74,7 +80,7 @@ pub(super) struct Opened {
     pub(super) tunnels: Tunnels,
     pub(super) clock: ClockWatch,
     pub(super) server: StatusServer,
-    /// None if `wg` cannot be served, which is no reason not to run.
+    /// None if `wg` is not to be served, or cannot be, which is no reason not to run.
     pub(super) uapi: Option<UapiServer>,
     pub(super) identity: Arc<Identity>,
     pub(super) monitor: Monitor,
@@ -87,10 +93,11 @@ pub(super) async fn open(
     config: &Config,
     options: &RunOptions,
     keys: Keys,
+    wg_socket: Option<OwnedFd>,
     routing: &mut Reconciler,
 ) -> anyhow::Result<Opened> {
     let server = StatusServer::bind(&options.socket)?;
-    let uapi = UapiServer::bind(&config.interface.name);
+    let uapi = serve_wg(config, options, wg_socket);
     let configured: Vec<IpAddr> = config.tunnels().filter_map(|(_, tunnel)| address_of(&tunnel.endpoint)).collect();
     routing.before_device(config, &configured).await?.complete()?;
 
@@ -113,7 +120,8 @@ pub(super) async fn open(
         info!("this host has no IPv6: listening on IPv4 only");
     }
     let mtu = config.interface.mtu.unwrap_or(Mtu::DEFAULT);
-    Netlink::open()?.set_up(device.index, mtu).await?;
+    let up = Netlink::open()?.set_up(device.index, mtu).await;
+    up.with_context(|| format!("cannot set up the interface with mtu {mtu}; is another program at it? start again"))?;
     let monitor = Monitor::open().context("cannot listen to the kernel's routing")?;
     routing.running(config, device.index, &endpoints).await?.complete()?;
 
@@ -134,9 +142,12 @@ pub(super) async fn open(
         table: Arc::new(ArcSwap::from_pointee(table)),
         changed: Arc::new(move || call.notify_one()),
     };
-    let plane = Plane::start(inputs).context("cannot start the data threads")?;
+    let plane = Plane::start(inputs).context(NO_THREADS)?;
     // Only now: a start that fails has one line to say.
-    let uapi = uapi.inspect_err(|error| info!("`wg show` will not see this interface: {error:#}")).ok();
+    let uapi = uapi.unwrap_or_else(|error| {
+        warn!("`wg show` will not see this interface: {error:#}");
+        None
+    });
     Ok(Opened {
         plane,
         sockets,
@@ -180,9 +191,30 @@ async fn resolve_names(config: &Config) -> Vec<Vec<std::net::SocketAddr>> {
     futures_util::future::join_all(lookups).await
 }
 
+/// By the socket that was handed over, or one of our own. None if nobody wants it.
+fn serve_wg(config: &Config, options: &RunOptions, handed: Option<OwnedFd>) -> anyhow::Result<Option<UapiServer>> {
+    if !options.wg {
+        return Ok(None);
+    }
+    if let Some(socket) = handed {
+        return UapiServer::adopt(socket).map(Some);
+    }
+    // The folder is root's alone, so whoever else this process becomes could not take the socket away again.
+    if other_user().is_some() {
+        bail!("the user {USER} could not remove its socket; {BY_SYSTEMD}");
+    }
+    let bound = UapiServer::bind(&config.interface.name).map(Some);
+    if geteuid().is_root() { bound } else { bound.map_err(|error| anyhow!("{error:#}; {BY_SYSTEMD}")) }
+}
+
+/// Whom this process becomes, if it is root's now.
+fn other_user() -> Option<User> {
+    geteuid().is_root().then(|| User::from_name(USER).ok().flatten()).flatten()
+}
+
 /// From here on the process can do nothing that the tunnel does not need.
 fn drop_privileges(config: &Config, options: &RunOptions) -> anyhow::Result<()> {
-    if let (true, Ok(Some(user))) = (nix::unistd::geteuid().is_root(), User::from_name(USER)) {
+    if let Some(user) = other_user() {
         let state = state::directory(options.state_dir.as_deref());
         // The user must be able to remove its socket, and to go on with what root wrote.
         let folders = [options.socket.parent(), Some(&state)];
@@ -241,9 +273,15 @@ fn watches(
         .map(|(((connection, tunnel), peer), addresses)| {
             let mut watch = Watch::new(peer.clone(), tunnel.endpoint.clone(), connection.startup);
             match &tunnel.endpoint {
-                Some(Endpoint::Address(address)) => watch.set_address(*address),
+                Some(Endpoint::Address(address)) => watch.set_endpoint(vec![*address]),
                 Some(Endpoint::Name(name, port)) => {
-                    watch.resolve_with(Resolver::new(name.clone(), *port, families), addresses);
+                    let mut resolver = Resolver::new(name.clone(), *port, families);
+                    if !addresses.is_empty()
+                        && let Some(usable) = resolver.answer(Instant::now(), Ok(addresses))
+                    {
+                        watch.set_endpoint(usable);
+                    }
+                    watch.resolve_with(resolver);
                 }
                 None => {}
             }

@@ -44,7 +44,9 @@ impl StatusServer {
     /// When another daemon listens there, or the file cannot be made.
     pub fn bind(path: &Path) -> anyhow::Result<Self> {
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty() && !folder.exists()) {
-            make_folder(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
+            make_folder(folder).with_context(|| {
+                format!("cannot make the folder {}; make it for this user, or name another --socket", folder.display())
+            })?;
         }
         UnixSocket::bind(path, Some(GROUP)).map(Self)
     }

@@ -4,8 +4,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
+use super::places::Places;
 use super::resolve::Resolver;
 use crate::config::{Endpoint, Startup};
 use crate::tunnel::{Address, Peer, State};
@@ -20,6 +21,7 @@ pub(super) struct Watch {
     pub(super) state: State,
     pub(super) since: (SystemTime, Instant),
     resolver: Option<Resolver>,
+    places: Places,
     /// We call the far end, it need not call us.
     calls: bool,
     silent: bool,
@@ -36,22 +38,50 @@ impl Watch {
     pub(super) fn new(peer: Arc<Peer>, configured: Option<Endpoint>, startup: Startup) -> Self {
         let since = (SystemTime::now(), Instant::now());
         let calls = startup == Startup::Start;
-        Self { peer, configured, state: State::Down, since, resolver: None, calls, silent: false }
-    }
-
-    /// The peer is said to be at `address`.
-    pub(super) fn set_address(&self, address: SocketAddr) {
-        self.peer.set_address(Address::new(address));
-    }
-
-    /// Its endpoint is a name, which stood for `addresses` at the start; empty = that could not be found out in time.
-    pub(super) fn resolve_with(&mut self, mut resolver: Resolver, addresses: Vec<SocketAddr>) {
-        if !addresses.is_empty()
-            && let Some(address) = resolver.answer(Instant::now(), Ok(addresses))
-        {
-            self.set_address(address);
+        Self {
+            peer,
+            configured,
+            state: State::Down,
+            since,
+            resolver: None,
+            places: Places::default(),
+            calls,
+            silent: false,
         }
+    }
+
+    /// The endpoint stands for `addresses`, if any is known.
+    pub(super) fn set_endpoint(&mut self, addresses: Vec<SocketAddr>) {
+        let at = self.at();
+        // A peer that was heard elsewhere meanwhile is there.
+        let up = self.peer.state(Instant::now()) == State::Up;
+        if let Some(address) = self.places.set_endpoint(addresses, at).filter(|_| !up) {
+            self.peer.set_address(Address::new(address));
+        }
+    }
+
+    /// The endpoint is a name, to be looked up while the tunnel is dark.
+    pub(super) fn resolve_with(&mut self, resolver: Resolver) {
         self.resolver = Some(resolver);
+    }
+
+    fn at(&self) -> Option<SocketAddr> {
+        self.peer.address().map(|address| address.remote)
+    }
+
+    /// Seeks a peer that is silent at its next place.
+    fn seek(&mut self, now: Instant) {
+        let at = self.at();
+        match (self.state, at) {
+            (State::Up, Some(at)) => self.places.heard(at),
+            (State::Up, None) => {}
+            (State::Down, at) => {
+                if let Some(place) = self.places.turn(now, at) {
+                    debug!(tunnel = self.peer.name(), "trying {place}");
+                    self.peer.set_address(Address::new(place));
+                }
+            }
+        }
     }
 
     /// Notes a change of state, with one line in the log, and tells once of a far end that does not answer.
@@ -65,6 +95,7 @@ impl Watch {
             self.silent = true;
             warn!("{warning}");
         }
+        self.seek(now);
     }
 
     /// That the far end was called in vain, and what may be the matter.
@@ -116,9 +147,14 @@ impl Tunnels {
         self.0.iter().filter_map(move |watch| watch.warning(now))
     }
 
-    /// Where all peers are, as far as that is known.
+    /// Where all peers are, or call from, as far as that is known.
     pub(super) fn endpoints(&self) -> Vec<IpAddr> {
-        self.0.iter().filter_map(|watch| watch.peer.address()).map(|address| address.remote.ip()).collect()
+        let peers = || self.0.iter().map(|watch| &watch.peer);
+        let addresses = peers().filter_map(|peer| Some(peer.address()?.remote.ip()));
+        let mut all: Vec<IpAddr> = addresses.chain(peers().filter_map(|peer| peer.caller())).collect();
+        all.sort_unstable();
+        all.dedup();
+        all
     }
 
     /// Names that could not be resolved, one line each.
@@ -143,10 +179,8 @@ impl Tunnels {
     /// The answer to a question.
     pub(super) fn answer(&mut self, place: usize, answer: std::io::Result<Vec<SocketAddr>>) {
         let Some(watch) = self.0.get_mut(place) else { return };
-        let address = watch.resolver.as_mut().and_then(|resolver| resolver.answer(Instant::now(), answer));
-        // Meanwhile the peer may have come to us from elsewhere: then that is where it is.
-        if let Some(address) = address.filter(|_| watch.peer.state(Instant::now()) == State::Down) {
-            watch.set_address(address);
+        if let Some(addresses) = watch.resolver.as_mut().and_then(|resolver| resolver.answer(Instant::now(), answer)) {
+            watch.set_endpoint(addresses);
         }
     }
 

@@ -1,4 +1,4 @@
-//! The socket that `wg` speaks to: /var/run/wireguard/INTERFACE.sock, for root only.
+//! The socket that `wg` speaks to: /var/run/wireguard/INTERFACE.sock, for root only. Ours, or the service manager's.
 //!
 //! Bounded: 16 connections at once, 16 MiB a request, 30 s for each request and each answer.
 
@@ -10,6 +10,7 @@ mod requests;
 use std::fs::{DirBuilder, symlink_metadata};
 use std::future::pending;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::time::Duration;
@@ -48,20 +49,33 @@ pub(super) trait Device {
     fn change(&self, change: Change) -> Result<(), Refusal>;
 }
 
-/// The listening socket of one interface.
-pub(super) struct UapiServer(UnixSocket);
+/// The listening socket of one interface. Leaves nothing: the file goes first, then the folder.
+pub(super) struct UapiServer {
+    socket: UnixSocket,
+    _folder: Folder,
+}
 
 impl UapiServer {
     /// Listens for the interface `name`. Inside a tokio runtime.
     pub(super) fn bind(name: &str) -> anyhow::Result<Self> {
         let folder = Path::new(FOLDER);
-        make_folder(folder)?;
-        UnixSocket::bind(&folder.join(format!("{name}.sock")), None).map(Self)
+        // A daemon that ends may take the folder away just then.
+        Self::bind_in(folder, name).or_else(|e| if folder.exists() { Err(e) } else { Self::bind_in(folder, name) })
+    }
+
+    fn bind_in(folder: &'static Path, name: &str) -> anyhow::Result<Self> {
+        let made = Folder::make(folder)?;
+        Ok(Self { socket: UnixSocket::bind(&folder.join(format!("{name}.sock")), None)?, _folder: made })
+    }
+
+    /// Goes on with the socket that the service manager made. Inside a tokio runtime.
+    pub(super) fn adopt(socket: OwnedFd) -> anyhow::Result<Self> {
+        Ok(Self { socket: UnixSocket::adopt(socket)?, _folder: Folder(None) })
     }
 
     /// Tells when somebody takes the socket's file away.
     pub(super) fn removal(&self) -> io::Result<Removal<'_>> {
-        Removal::of(&self.0)
+        Removal::of(&self.socket)
     }
 
     /// Answers until dropped.
@@ -70,28 +84,47 @@ impl UapiServer {
         loop {
             let idle = open.is_empty();
             tokio::select! {
-                stream = self.0.accept(), if open.len() < CONNECTIONS => open.push(converse(stream, device)),
+                stream = self.socket.accept(), if open.len() < CONNECTIONS => open.push(converse(stream, device)),
                 _ = async { if idle { pending().await } else { open.next().await } } => {}
             }
         }
     }
 }
 
-/// The folder is there, and only root could have put something into it.
-fn make_folder(folder: &Path) -> anyhow::Result<()> {
-    const MODE: u32 = 0o755;
-    match DirBuilder::new().mode(MODE).create(folder) {
-        // Whatever the umask.
-        Ok(()) => std::fs::set_permissions(folder, std::fs::Permissions::from_mode(MODE))?,
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        Err(error) => return Err(error).with_context(|| format!("cannot make the folder {}", folder.display())),
+/// Where the sockets are. Who made it takes it away again, unless it is in use.
+struct Folder(Option<&'static Path>);
+
+impl Folder {
+    /// The folder is there, and only root could have put something into it.
+    fn make(path: &'static Path) -> anyhow::Result<Self> {
+        const MODE: u32 = 0o755;
+        let made = match DirBuilder::new().mode(MODE).create(path) {
+            Ok(()) => Self(Some(path)),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Self(None),
+            Err(error) => {
+                return Err(error)
+                    .with_context(|| format!("cannot make the folder {} (only root can)", path.display()));
+            }
+        };
+        if made.0.is_some() {
+            // Whatever the umask.
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(MODE))?;
+        }
+        let found = symlink_metadata(path)?;
+        let owner = [0, geteuid().as_raw()].contains(&found.uid());
+        if !found.is_dir() || !owner || found.mode() & 0o022 != 0 {
+            bail!("{} must be a folder that only root can write: chown root it, chmod 755 it", path.display());
+        }
+        Ok(made)
     }
-    let found = symlink_metadata(folder)?;
-    let owner = [0, geteuid().as_raw()].contains(&found.uid());
-    if !found.is_dir() || !owner || found.mode() & 0o022 != 0 {
-        bail!("{} must be a folder that only root can write: chown root it, chmod 755 it", folder.display());
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if let Some(path) = self.0 {
+            let _ = std::fs::remove_dir(path);
+        }
     }
-    Ok(())
 }
 
 async fn converse(mut stream: UnixStream, device: &impl Device) {
@@ -122,5 +155,34 @@ fn answer(request: &[u8], device: &impl Device, trusted: bool) -> Zeroizing<Stri
         Ok(Request::Set(_)) if !trusted => uapi::outcome(Err(Refusal::NotPermitted)).into(),
         Ok(Request::Set(change)) => uapi::outcome(device.change(change)).into(),
         Err(refusal) => uapi::outcome(Err(refusal)).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_goes_with_who_made_it_unless_it_is_in_use() {
+        let parent = tempfile::tempdir().unwrap();
+        let path: &'static Path = Box::leak(parent.path().join("wireguard").into_boxed_path());
+        let made = Folder::make(path).unwrap();
+        drop(Folder::make(path).unwrap());
+        assert!(path.exists(), "it was there before the second");
+        drop(made);
+        assert!(!path.exists());
+        let made = Folder::make(path).unwrap();
+        std::fs::write(path.join("wg0.sock"), "").unwrap();
+        drop(made);
+        assert!(path.exists(), "another's socket is in it");
+    }
+
+    #[test]
+    fn a_folder_that_others_can_write_is_refused_with_the_remedy() {
+        let parent = tempfile::tempdir().unwrap();
+        let path: &'static Path = Box::leak(parent.path().to_owned().into_boxed_path());
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o777)).unwrap();
+        let Err(error) = Folder::make(path) else { panic!("taken") };
+        assert!(error.to_string().contains("chmod 755"), "{error:#}");
     }
 }

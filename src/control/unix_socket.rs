@@ -1,8 +1,8 @@
 //! A listening Unix socket with a file: nobody can connect before its owner and mode are right, the file of a daemon
-//! that died is replaced, and our own goes when we do.
+//! that died is replaced, and our own goes when we do. The file of a socket that was handed over is not ours.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, lchown};
 use std::os::unix::net::{UnixListener as StdListener, UnixStream as StdStream};
 use std::path::{Path, PathBuf};
@@ -19,21 +19,34 @@ use tracing::debug;
 
 const BACKLOG: i32 = 16;
 
-/// The socket. Its file goes when this is dropped.
+/// The socket. Its file, if it is ours, goes when this is dropped.
 #[derive(Debug)]
 pub(super) struct UnixSocket {
     listener: UnixListener,
     path: PathBuf,
-    inode: u64,
+    /// Of the file that is ours.
+    inode: Option<u64>,
 }
 
 impl UnixSocket {
     /// Listens at `path`, whose folder is there: mode 0660, of this group if there is one. Inside a tokio runtime.
     pub(super) fn bind(path: &Path, group: Option<&str>) -> anyhow::Result<Self> {
         make_way(path)?;
-        let listener = listen(path, group).with_context(|| format!("cannot listen at {}", path.display()))?;
-        let inode = std::fs::symlink_metadata(path)?.ino();
+        let listener = listen(path, group).map_err(|error| no_listener(path, error))?;
+        let inode = Some(std::fs::symlink_metadata(path)?.ino());
         Ok(Self { listener: UnixListener::from_std(listener)?, path: path.to_owned(), inode })
+    }
+
+    /// Goes on with a socket that another process listens with already. Inside a tokio runtime.
+    pub(super) fn adopt(socket: OwnedFd) -> anyhow::Result<Self> {
+        let socket = Socket::from(socket);
+        let fits = socket.domain()? == Domain::UNIX && socket.r#type()? == Type::STREAM && socket.is_listener()?;
+        let address = socket.local_addr()?;
+        let Some(path) = address.as_pathname().filter(|_| fits) else {
+            bail!("the service manager's socket is no listening Unix socket: give it ListenStream=PATH");
+        };
+        socket.set_nonblocking(true)?;
+        Ok(Self { listener: UnixListener::from_std(socket.into())?, path: path.to_owned(), inode: None })
     }
 
     pub(super) async fn accept(&self) -> UnixStream {
@@ -53,9 +66,9 @@ impl UnixSocket {
         &self.path
     }
 
-    /// Whether the file at the path is still this socket's.
+    /// Whether the file at the path is ours, still.
     pub(super) fn is_there(&self) -> bool {
-        std::fs::symlink_metadata(&self.path).is_ok_and(|file| file.ino() == self.inode)
+        std::fs::symlink_metadata(&self.path).is_ok_and(|file| Some(file.ino()) == self.inode)
     }
 }
 
@@ -97,6 +110,22 @@ fn listen(path: &Path, group: Option<&str>) -> io::Result<StdListener> {
     socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;
     Ok(socket.into())
+}
+
+fn no_listener(path: &Path, error: io::Error) -> anyhow::Error {
+    let remedy = match error.raw_os_error() {
+        Some(libc::EACCES | libc::EPERM | libc::EROFS) => {
+            "; this user may not write the folder: let root or systemd start it"
+        }
+        Some(libc::ENOENT | libc::ENOTDIR) => "; make its folder first",
+        Some(libc::ENOSPC | libc::EDQUOT) => "; make room there",
+        Some(libc::EMFILE | libc::ENFILE) => "; a limit on open files: see ulimit -n",
+        // Not from the kernel: a path of more than 107 bytes.
+        None => "; choose a shorter path",
+        _ => "",
+    };
+    let told = format!("cannot listen at {}{remedy}", path.display());
+    anyhow::Error::new(error).context(told)
 }
 
 /// A daemon that is neither root's nor in the group keeps its file to itself and its own group.

@@ -144,8 +144,12 @@ impl Handshakes {
         let mut reply = [0; SMALL];
         match peer.lane.handshake(Instant::now(), datagram, from, &mut reply) {
             Ok(answer) => {
-                if wire::kind(datagram) != Some(wire::Kind::Cookie) {
+                let kind = wire::kind(datagram);
+                if kind != Some(wire::Kind::Cookie) {
                     peer.counters.add_wire_received(datagram.len() as u64);
+                }
+                if kind == Some(wire::Kind::Initiation) && peer.called_from(from.remote.ip()) {
+                    (self.changed)();
                 }
                 self.follow(peer, &answer, from, &reply);
             }

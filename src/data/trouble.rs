@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use tracing::warn;
 
 use crate::sys::minute::Minute;
+use crate::sys::udp::SendError;
 
 /// How long a worker leaves a descriptor alone that fails instead of saying that it has nothing.
 pub(super) const PAUSE: Duration = Duration::from_millis(10);
@@ -55,7 +56,7 @@ impl Trouble {
     }
 
     /// Sending failed for another reason than full buffers.
-    pub(super) fn sending(&self, to: SocketAddr, error: &dyn std::error::Error) {
+    pub(super) fn sending(&self, to: SocketAddr, error: &SendError) {
         if self.send.is_due(Instant::now()) {
             warn!(%to, "{error}{}", remedy(error));
         }
@@ -63,9 +64,13 @@ impl Trouble {
 }
 
 /// What an admin can do about it.
-fn remedy(error: &dyn std::error::Error) -> &'static str {
-    let kernel = error.source().and_then(|source| source.downcast_ref::<io::Error>());
-    match kernel.and_then(io::Error::raw_os_error) {
+fn remedy(error: &SendError) -> &'static str {
+    let kernel = match error {
+        SendError::TooBig => return "; the way there carries less than the tunnel sends: set a smaller mtu",
+        SendError::Refused(kernel) => kernel,
+        SendError::Busy => return "",
+    };
+    match kernel.raw_os_error() {
         Some(libc::EPERM | libc::EACCES) => "; a firewall rule of this machine forbids it",
         Some(libc::ENETUNREACH | libc::EHOSTUNREACH | libc::ENETDOWN) => "; look at the uplink and at the routes to it",
         _ => "",
@@ -75,13 +80,12 @@ fn remedy(error: &dyn std::error::Error) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::udp::SendError;
 
     #[test]
-    fn a_firewall_and_a_missing_route_have_a_remedy() {
+    fn a_firewall_a_missing_route_and_a_narrow_way_have_a_remedy() {
         let refused = |errno| SendError::Refused(io::Error::from_raw_os_error(errno));
         assert!(remedy(&refused(libc::EPERM)).contains("firewall"));
         assert!(remedy(&refused(libc::ENETUNREACH)).contains("routes"));
-        assert_eq!(remedy(&SendError::TooBig), "");
+        assert!(remedy(&SendError::TooBig).contains("smaller mtu"));
     }
 }

@@ -135,18 +135,14 @@ pub fn detach() -> Result<(), PrivilegeError> {
     chdir("/").map_err(at("leave the working directory"))
 }
 
-/// Lets go of the standard output, and of the standard error if `silent`.
+/// Lets go of the standard output; standard error goes to `errors` from now on, or where it went before.
 ///
 /// # Errors
 ///
 /// When there is no /dev/null.
-pub fn leave_output(silent: bool) -> io::Result<()> {
-    let nowhere = File::options().write(true).open("/dev/null")?;
-    dup2_stdout(&nowhere)?;
-    if silent {
-        dup2_stderr(&nowhere)?;
-    }
-    Ok(())
+pub fn leave_output(errors: Option<&File>) -> io::Result<()> {
+    dup2_stdout(File::options().write(true).open("/dev/null")?)?;
+    errors.map_or(Ok(()), |errors| Ok(dup2_stderr(errors)?))
 }
 
 fn has(set: CapSet, capability: Capability) -> bool {

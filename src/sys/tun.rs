@@ -13,6 +13,8 @@ use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
 use thiserror::Error;
 
+use super::remedy::remedy;
+
 /// Bytes of virtio-net header before each packet.
 pub const HEADER: usize = 10;
 
@@ -67,7 +69,7 @@ pub enum TunError {
     #[error("{0:?} cannot be the name of an interface: use 1 to {NAME_MAX} bytes without '/', ':', '%' or spaces")]
     BadName(String),
     /// Anything else.
-    #[error("could not create the TUN interface {name} ({step}; see dmesg for the kernel's reason)")]
+    #[error("could not create the TUN interface {name} ({step}; see dmesg for the kernel's reason{})", remedy(source))]
     Io {
         /// The interface's name.
         name: String,

@@ -3,6 +3,7 @@
 mod schedule;
 mod staging;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -76,6 +77,8 @@ pub struct Peer {
     key: PublicKey,
     secrets: Mutex<Secrets>,
     address: ArcSwapOption<Address>,
+    /// Where its last initiation came from, whoever sent that.
+    caller: Mutex<Option<IpAddr>>,
     staging: Staging,
     schedule: Mutex<Schedule>,
     /// Its sessions.
@@ -133,6 +136,7 @@ impl Peer {
             key: config.remote,
             secrets: Mutex::new(Secrets { identity: Arc::clone(identity), psk: config.psk }),
             address: ArcSwapOption::empty(),
+            caller: Mutex::new(None),
             staging: Staging::default(),
             schedule: Mutex::new(Schedule::new(policy, config.seed)),
             lane,
@@ -188,6 +192,18 @@ impl Peer {
         self.move_to(roam.address())
     }
 
+    /// An initiation of it came from `caller`: whether that is news. It may be a replay, and moves nothing; but the answer
+    /// must find its way there.
+    pub fn called_from(&self, caller: IpAddr) -> bool {
+        self.caller.lock().replace(caller) != Some(caller)
+    }
+
+    /// Where the last initiation of it came from.
+    #[must_use]
+    pub fn caller(&self) -> Option<IpAddr> {
+        *self.caller.lock()
+    }
+
     /// The local side of `gone` is no more: the kernel chooses, until the peer is heard again. Nothing happens if the
     /// peer has moved meanwhile.
     pub fn forget_local(&self, gone: &Address) {
@@ -195,6 +211,14 @@ impl Peer {
             Some(address) if **address == *gone => Some(Arc::new(Address::new(gone.remote))),
             other => other.clone(),
         });
+    }
+
+    /// The way on which the peer was last heard may be a dead end that the kernel does not tell of: a datagram sent
+    /// by an interface that has no route to the peer is not refused, its addressee is looked for on the link.
+    fn let_the_kernel_choose(&self) {
+        if let Some(address) = self.address() {
+            self.forget_local(&address);
+        }
     }
 
     fn move_to(&self, address: &Address) -> bool {
@@ -259,7 +283,11 @@ impl Peer {
             return;
         }
         let view = self.lane.view(now);
-        match (schedule.next(now, &view), emitted) {
+        let act = schedule.next(now, &view);
+        if act == Act::Initiate && schedule.is_in_vain() {
+            self.let_the_kernel_choose();
+        }
+        match (act, emitted) {
             (Act::Initiate, Some(Emitted::Initiation(len))) => *timer_len = len,
             (act, Some(Emitted::Keepalive(len))) => {
                 *timer_len = len;

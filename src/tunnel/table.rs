@@ -83,7 +83,7 @@ impl Table {
         Self { identity, gate, owners, slots, keys, peers, mtu, follows: false }
     }
 
-    /// The MTU is another's to set, and this table knows it a moment later.
+    /// The MTU is that of the interface, which another sets, and this table knows it a moment later.
     #[must_use]
     pub fn following(mut self) -> Self {
         self.follows = true;

@@ -25,6 +25,8 @@ pub struct Daemon<'n> {
     file: PathBuf,
     /// `--log` of the next start.
     pub log_level: &'static str,
+    /// Whether `wg` may ask. Its socket is in the one folder of the whole machine: only with a name of its own.
+    pub wg: bool,
     child: Option<Child>,
 }
 
@@ -44,7 +46,7 @@ impl Net {
         write_secret(&key, &format!("{}\n", *site.key.reveal()), 0o600);
         let path = directory.join(format!("{}.toml", file.name));
         fs::write(&path, file.text(key.to_str().unwrap())).unwrap();
-        Daemon { host: &site.gateway, directory, file: path, log_level: "info", child: None }
+        Daemon { host: &site.gateway, directory, file: path, log_level: "info", wg: false, child: None }
     }
 
     /// Starts both ends of two sites and waits until both are up.
@@ -71,7 +73,8 @@ impl Daemon<'_> {
         let path = |path: PathBuf| path.to_str().unwrap().to_owned();
         let (file, socket, state) = (path(self.file.clone()), path(self.socket()), path(self.directory.join("state")));
         let log = self.log_level;
-        ["run", "--config", &file, "--socket", &socket, "--state-dir", &state, "--log", log].map(str::to_owned).to_vec()
+        let words = ["run", "--config", &file, "--socket", &socket, "--state-dir", &state, "--log", log];
+        words.into_iter().chain((!self.wg).then_some("--no-wg")).map(str::to_owned).collect()
     }
 
     /// The command that starts it, through `wrapper` (a program and its arguments; empty = directly).
@@ -82,7 +85,7 @@ impl Daemon<'_> {
         words.push(LINKSPAN);
         words.extend(run.iter().map(String::as_str));
         let mut command = self.host.command(words[0], &words[1..]);
-        command.current_dir(&self.directory);
+        command.current_dir(&self.directory).stdin(Stdio::null());
         command
     }
 
@@ -94,7 +97,7 @@ impl Daemon<'_> {
     pub fn start_by(&mut self, mut command: Command) {
         assert!(self.child.is_none(), "it runs already");
         let log = fs::OpenOptions::new().create(true).append(true).open(self.log_file()).unwrap();
-        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        command.stdout(log.try_clone().unwrap()).stderr(log);
         self.child = Some(command.spawn().unwrap());
     }
 
@@ -105,6 +108,11 @@ impl Daemon<'_> {
 
     pub fn socket(&self) -> PathBuf {
         self.directory.join("status.sock")
+    }
+
+    /// Of the interface.
+    pub fn name(&self) -> &str {
+        self.file.file_stem().unwrap().to_str().unwrap()
     }
 
     pub fn file(&self) -> &Path {

@@ -1,6 +1,6 @@
 //! A stream of UDP datagrams at a steady rate, and what arrived of it.
 
-use std::net::{IpAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread::JoinHandle;
@@ -12,6 +12,8 @@ const TURN: Duration = Duration::from_millis(1);
 
 /// Runs until dropped or finished.
 pub struct Paced {
+    /// Where the datagrams go.
+    pub to: SocketAddr,
     stop: Arc<AtomicBool>,
     sent: Arc<AtomicU64>,
     received: Arc<AtomicU64>,
@@ -35,7 +37,8 @@ impl Paced {
         sink.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
         let _ = nix::sys::socket::setsockopt(&sink, nix::sys::socket::sockopt::RcvBufForce, &(16 << 20));
         let socket = from.udp(if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" });
-        socket.connect(sink.local_addr().unwrap()).unwrap();
+        let to = sink.local_addr().unwrap();
+        socket.connect(to).unwrap();
         let stop = Arc::new(AtomicBool::new(false));
         let [sent, received, gap] = [(); 3].map(|()| Arc::new(AtomicU64::new(0)));
         let threads = vec![
@@ -45,7 +48,11 @@ impl Paced {
                 move |stop, received| receive(&sink, stop, received, &gap)
             }),
         ];
-        Self { stop, sent, received, gap, threads }
+        Self { to, stop, sent, received, gap, threads }
+    }
+
+    pub fn sent(&self) -> u64 {
+        self.sent.load(Relaxed)
     }
 
     pub fn received(&self) -> u64 {

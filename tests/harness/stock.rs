@@ -1,4 +1,4 @@
-//! Other people's userspace WireGuards in a gateway, set up by `wg` as an administrator does it.
+//! Userspace WireGuards in a gateway, other people's and `linkspan-wg`, set up by `wg` as an administrator does it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,11 +8,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use super::daemon::write_secret;
 use super::host::{Finished, Host};
 use super::net::{Net, PORT, Site};
+use super::wg::LINKSPAN_WG;
 use super::{eventually, seconds};
 
-/// One of the programs that `tests/interop/install` provides.
+/// Ours, or one of the programs that `tests/interop/install` provides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Program {
+    LinkspanWg,
     WireguardGo,
     Boringtun,
     Gotatun,
@@ -56,6 +58,7 @@ pub fn installed(file: &Path) -> bool {
 impl Program {
     pub fn path(self) -> PathBuf {
         match self {
+            Self::LinkspanWg => LINKSPAN_WG.into(),
             Self::WireguardGo => "/usr/bin/wireguard-go".into(),
             Self::Boringtun => peers().join("bin/boringtun-cli"),
             Self::Gotatun => peers().join("bin/gotatun"),
@@ -64,6 +67,7 @@ impl Program {
 
     const fn arguments(self) -> &'static [&'static str] {
         match self {
+            Self::LinkspanWg => &["-f", "-v", "debug"],
             Self::WireguardGo => &["-f"],
             Self::Boringtun => &["-f", "--disable-drop-privileges", "-t", "1"],
             Self::Gotatun => &["-f", "--disable-drop-privileges"],
@@ -82,6 +86,7 @@ impl Net {
         let log = fs::File::create(directory.join("log")).unwrap();
         let arguments: Vec<&str> = program.arguments().iter().copied().chain([name.as_str()]).collect();
         let mut command = host.command(program.path().to_str().unwrap(), &arguments);
+        command.env("STATE_DIRECTORY", &directory);
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         let child = command.spawn().unwrap();
         let stock = Stock { host, name, directory, child };
@@ -96,7 +101,8 @@ impl Stock<'_> {
         PathBuf::from(format!("/var/run/wireguard/{}.sock", self.name))
     }
 
-    fn secret(&self, name: &str, text: &str) -> String {
+    /// A file with a secret, for `wg`.
+    pub fn secret(&self, name: &str, text: &str) -> String {
         let path = self.directory.join(name);
         write_secret(&path, &format!("{text}\n"), 0o600);
         path.to_str().unwrap().to_owned()
@@ -127,9 +133,25 @@ impl Stock<'_> {
         self.host.output(seconds(5), "wg", arguments)
     }
 
+    /// `wg set` of its only peer, and these words.
+    pub fn set_peer(&self, peer: &Site, words: &[&str]) {
+        let key = peer.public().to_string();
+        let finished = self.wg(&[&["set", &self.name, "peer", &key], words].concat());
+        assert!(finished.status.success(), "{words:?}: {finished:?}");
+    }
+
     /// Where it sends its only peer's datagrams.
     pub fn endpoint(&self) -> String {
-        let told = self.wg(&["show", &self.name, "endpoints"]).stdout;
+        self.of_peer("endpoints")
+    }
+
+    /// When its only peer last shook hands, in seconds since the epoch; 0 = never.
+    pub fn handshake(&self) -> u64 {
+        self.of_peer("latest-handshakes").parse().unwrap_or(0)
+    }
+
+    fn of_peer(&self, what: &str) -> String {
+        let told = self.wg(&["show", &self.name, what]).stdout;
         told.split_whitespace().nth(1).unwrap_or_default().to_owned()
     }
 }

@@ -47,6 +47,21 @@ pub fn wg_ok(arguments: &[&str]) -> String {
     finished.stdout
 }
 
+/// Says a request on `stream`, with a pause after each piece; what comes back until the next empty line.
+pub fn converse(stream: &mut UnixStream, pieces: &[&str]) -> String {
+    for piece in pieces {
+        stream.write_all(piece.as_bytes()).unwrap();
+        std::thread::sleep(Duration::from_millis(if pieces.len() > 1 { 20 } else { 0 }));
+    }
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\n\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        answer.extend(byte);
+    }
+    String::from_utf8(answer).unwrap()
+}
+
 /// An interface with its process in the foreground. Killed on drop.
 pub struct WgInterface<'n> {
     pub name: String,
@@ -124,16 +139,14 @@ impl WgInterface<'_> {
 
     /// Says `request` on the socket; what comes back until the next empty line.
     pub fn say(&self, request: &str) -> String {
-        let mut stream = UnixStream::connect(socket_of(&self.name)).unwrap();
+        converse(&mut self.talk(), &[request])
+    }
+
+    /// A connection to its socket.
+    pub fn talk(&self) -> UnixStream {
+        let stream = UnixStream::connect(socket_of(&self.name)).unwrap();
         stream.set_read_timeout(Some(seconds(5))).unwrap();
-        stream.write_all(request.as_bytes()).unwrap();
-        let mut answer = Vec::new();
-        while !answer.ends_with(b"\n\n") {
-            let mut byte = [0];
-            stream.read_exact(&mut byte).unwrap();
-            answer.extend(byte);
-        }
-        String::from_utf8(answer).unwrap()
+        stream
     }
 
     pub fn log(&self) -> String {

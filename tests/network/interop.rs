@@ -1,5 +1,5 @@
 //! With WireGuards that others wrote, in userspace: either side initiates, with and without a preshared key, over both
-//! families, and either end moves.
+//! families, either end moves, and keys are renewed under traffic. `linkspan run` meets all of them, `linkspan-wg` some.
 
 use std::net::SocketAddr;
 
@@ -8,7 +8,7 @@ use linkspan::tunnel::key::PresharedKey;
 use crate::harness::daemon::{Daemon, write_secret};
 use crate::harness::file::File;
 use crate::harness::packets::noise;
-use crate::harness::stock::{Peering, Program, installed};
+use crate::harness::stock::{Peering, Program, Stock, installed};
 use crate::harness::traffic::{pings_pass, tcp_transfer, udp_echo};
 use crate::harness::*;
 
@@ -39,8 +39,8 @@ fn everything_passes(net: &Net, ipv4: bool) {
     tcp_transfer(&b.lan, &a.lan, here, &content, seconds(30));
 }
 
-/// A's address changes, then B's port: each follows the other's datagrams.
-fn both_move(net: &Net, a: &Daemon<'_>, b: &stock::Stock<'_>) {
+/// A's address changes, then B's port: each follows the other's datagrams. `endpoint` says where A's go.
+fn both_move(net: &Net, endpoint: impl Fn() -> String, b: &Stock<'_>) {
     let (here, far) = (net.site(A), net.site(B));
     here.gateway.ip(
         "address del 198.18.1.1/24 dev wan\naddress add 198.18.1.99/24 dev wan\nroute add default via 198.18.1.254\n",
@@ -52,7 +52,7 @@ fn both_move(net: &Net, a: &Daemon<'_>, b: &stock::Stock<'_>) {
     // A new socket takes some of them a moment.
     eventually(seconds(10), "A follows B", || {
         let _ = traffic::ping(&far.lan, here.lan4(), &["-c", "1", "-W", "1"]);
-        a.status().filter(|status| status.endpoint(0) == "198.18.2.1:51899")
+        (endpoint() == "198.18.2.1:51899").then_some(())
     });
     pings_pass(&far.lan, here.lan4(), &["-c", "2", "-i", "0.2", "-W", "2"]);
     pings_pass(&here.lan, far.lan4(), &["-c", "2", "-i", "0.2", "-W", "2"]);
@@ -69,7 +69,39 @@ fn we_initiate(program: Program) {
     let a = net.start(A, &file(&net, Some(net.site(B).endpoint4()), Some(&key)));
     a.wait_up();
     everything_passes(&net, true);
-    both_move(&net, &a, &b);
+    both_move(&net, || endpoint_of(&a), &b);
+}
+
+fn endpoint_of(a: &Daemon<'_>) -> String {
+    a.status().map(|status| status.endpoint(0).to_owned()).unwrap_or_default()
+}
+
+/// The same with `linkspan-wg`, which waits for something to send.
+fn linkspan_wg_initiates(program: Program) {
+    if !installed(&program.path()) {
+        return;
+    }
+    let Some(net) = Net::two_sites() else { return };
+    let key = PresharedKey::generate().unwrap().reveal();
+    let b = net.stock(program, B, A, &Peering { preshared_key: Some(&key), ..Peering::default() });
+    let endpoint = Some(net.site(B).endpoint4());
+    let a = net.stock(Program::LinkspanWg, A, B, &Peering { endpoint, preshared_key: Some(&key), keepalive: None });
+    everything_passes(&net, true);
+    both_move(&net, || a.endpoint(), &b);
+}
+
+/// They initiate to `linkspan-wg`, over IPv6, without a preshared key.
+fn they_initiate_to_linkspan_wg(program: Program) {
+    if !installed(&program.path()) {
+        return;
+    }
+    let Some(net) = Net::two_sites() else { return };
+    let a = net.stock(Program::LinkspanWg, A, B, &Peering::default());
+    let peering = Peering { endpoint: Some(net.site(A).endpoint6()), keepalive: Some(5), ..Peering::default() };
+    let _b = net.stock(program, B, A, &peering);
+    let there = || (a.endpoint() == net.site(B).endpoint6().to_string()).then_some(());
+    eventually(seconds(10), "A hears B", there);
+    everything_passes(&net, false);
 }
 
 /// They initiate, over IPv6, without one.
@@ -106,6 +138,72 @@ fn a_rekey_loses_nothing(program: Program) {
     }
     let said = pings.join().unwrap().stdout;
     assert!(said.contains(" 0% packet loss"), "{said}");
+}
+
+/// ```text
+///   A, linkspan run ---- B, wireguard-go;  C, boringtun-cli;  D, gotatun
+///   E, linkspan-wg ----- F, wireguard-go
+/// ```
+/// Pings for so long that every session is renewed once, and none is lost.
+#[test]
+fn all_of_them_renew_their_keys_while_pings_pass() {
+    const RENEWED: u64 = 130;
+    const RESPONSE: u8 = 2;
+    let programs = [Program::WireguardGo, Program::Boringtun, Program::Gotatun];
+    if !programs.iter().all(|program| installed(&program.path())) {
+        return;
+    }
+    let Some(net) = Net::new(6, net::Links::default()) else { return };
+    let [d, e, f] = [3, 4, 5];
+    let knows = |site: usize| Peering { endpoint: Some(net.site(site).endpoint4()), ..Peering::default() };
+    let _far: Vec<_> = [B, C, d].iter().zip(programs).map(|(far, it)| net.stock(it, *far, A, &knows(A))).collect();
+    let mut file = net.file(A, &[B, C, d]);
+    file.connections.iter_mut().for_each(|connection| connection.inside = None);
+    let a = net.start(A, &file);
+    let _f = net.stock(Program::WireguardGo, f, e, &Peering::default());
+    let _e = net.stock(Program::LinkspanWg, e, f, &knows(f));
+    a.wait_up();
+    let pairs = [(A, B), (A, C), (A, d), (e, f)];
+    let count = (RENEWED * 10).to_string();
+    let all = pairs.map(|(from, to)| {
+        let to = net.site(to).lan4().to_string();
+        let command = net.lan(from).command("ping", &["-q", "-i", "0.1", "-c", &count, "-W", "5", &to]);
+        std::thread::spawn(move || host::finish(command, seconds(RENEWED + 60)))
+    });
+    // Long after the first handshakes, and before the next.
+    std::thread::sleep(seconds(RENEWED / 2));
+    let renewals = pairs.map(|(here, _)| Capture::start(net.gateway(here), "wan"));
+    for (pings, pair) in all.into_iter().zip(pairs) {
+        let said = pings.join().unwrap().stdout;
+        assert!(said.contains(" 0% packet loss"), "{pair:?}: {said}");
+    }
+    for (heard, pair) in renewals.into_iter().zip(pairs) {
+        let (here, far) = (net.site(pair.0).endpoint4(), net.site(pair.1).endpoint4());
+        let datagrams = heard.stop();
+        let between = datagrams.iter().filter_map(capture::Frame::udp).filter(|udp| [udp.from, udp.to].contains(&far));
+        let responses = between.filter(|udp| [udp.from, udp.to].contains(&here) && udp.payload[0] == RESPONSE);
+        assert!(responses.count() > 0, "{pair:?} have not renewed their keys");
+    }
+}
+
+#[test]
+fn wireguard_go_and_linkspan_wg_meet_when_linkspan_wg_initiates() {
+    linkspan_wg_initiates(Program::WireguardGo);
+}
+
+#[test]
+fn wireguard_go_and_linkspan_wg_meet_when_wireguard_go_initiates() {
+    they_initiate_to_linkspan_wg(Program::WireguardGo);
+}
+
+#[test]
+fn boringtun_cli_and_linkspan_wg_meet_when_linkspan_wg_initiates() {
+    linkspan_wg_initiates(Program::Boringtun);
+}
+
+#[test]
+fn boringtun_cli_and_linkspan_wg_meet_when_boringtun_cli_initiates() {
+    they_initiate_to_linkspan_wg(Program::Boringtun);
 }
 
 #[test]

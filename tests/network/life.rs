@@ -9,8 +9,10 @@ use std::time::{Duration, Instant};
 
 use crate::harness::capture::Frame;
 use crate::harness::host::at;
+use crate::harness::net::PORT;
 use crate::harness::packets::MARKER;
 use crate::harness::traffic::{ping, pings_pass};
+use crate::harness::wg::{socket_of, unique_name};
 use crate::harness::*;
 
 /// A TCP connection that carries markers without pause, from one LAN to the other.
@@ -143,8 +145,11 @@ fn while_the_daemon_is_dead_the_far_network_is_unreachable() {
         assert_eq!(pings.received, 0);
         assert!(finished.stdout.contains(word) || finished.stdout.contains("No route"), "{finished:?}");
     }
+    let inside = "169.254.12.2".parse().unwrap();
+    assert_eq!(ping(net.gateway(A), inside, &["-c", "2", "-i", "0.2", "-W", "1"]).0.received, 0);
     let frames = uplink.stop();
-    let towards = |frame: &&Frame| frame.addresses().is_some_and(|(_, to)| to == far.lan4() || to == far.lan6());
+    let closed = [far.lan4(), far.lan6(), inside];
+    let towards = |frame: &&Frame| frame.addresses().is_some_and(|(_, to)| closed.contains(&to));
     assert_eq!(frames.iter().filter(towards).count(), 0);
 }
 
@@ -160,17 +165,53 @@ fn before_the_first_session_the_far_network_is_closed_already() {
     assert_eq!(frames.iter().filter(inner).count(), 0);
 }
 
+/// Everything goes to a far end whose name is not known yet: nothing leaves but the gateway's own questions for it.
+#[test]
+fn a_default_route_to_a_name_is_closed_before_the_name_is_known() {
+    let Some(net) = Net::two_sites() else { return };
+    let before = net.gateway(A).footprint();
+    net.gateway(A).etc_hosts("127.0.0.1 localhost\n");
+    net.gateway(A).etc_file("resolv.conf", "nameserver 203.0.113.53\noptions timeout:1 attempts:1\n");
+    let uplink = Capture::start(net.gateway(A), "wan");
+    let mut file = net.file(A, &[B]).endpoint(Some(format!("vpn-b.example.com:{PORT}")));
+    file.connections[0].networks = vec!["0.0.0.0/0".into()];
+    let mut a = net.start(A, &file);
+    let _b = net.start(B, &net.file(B, &[A]).endpoint(None::<String>));
+    a.wait("it runs, and is down", |status| !status.is_up());
+    ping(net.lan(A), net.site(B).lan4(), &["-c", "2", "-i", "0.2", "-W", "1"]);
+    net.lan(A).udp("0.0.0.0:0").send_to(b"a host's own question", "203.0.113.53:53").unwrap();
+    net.gateway(A).etc_hosts(&format!("{} vpn-b.example.com\n", net.site(B).endpoint4().ip()));
+    a.wait_up_within(seconds(30));
+    pings_pass(net.lan(A), net.site(B).lan4(), &["-c", "2", "-i", "0.2", "-W", "1"]);
+    a.stop();
+    let frames = uplink.stop();
+    let (near, far) = (net.site(A).lan4(), net.site(B).endpoint4().ip());
+    let ends: Vec<_> = frames.iter().filter_map(Frame::addresses).collect();
+    assert!(ends.iter().all(|(from, _)| *from != near), "what a LAN host sent left in clear");
+    let asked = |frame: &Frame| frame.udp().is_some_and(|udp| udp.to == "203.0.113.53:53".parse().unwrap());
+    assert!(frames.iter().any(asked), "the gateway may ask");
+    assert!(ends.iter().any(|(_, to)| *to == far));
+    assert_eq!(net.gateway(A).footprint(), before);
+}
+
 #[test]
 fn a_clean_stop_leaves_nothing() {
     let Some(net) = Net::two_sites() else { return };
     let before = net.gateway(A).footprint();
-    let (mut a, _b) = net.link(&net.file(A, &[B]), &net.file(B, &[A]));
+    let mut file = net.file(A, &[B]);
+    file.name = unique_name();
+    let mut a = net.daemon(A, &file);
+    a.wg = true;
+    a.start();
+    let _b = net.start(B, &net.file(B, &[A]));
+    a.wait_up();
     pings_pass(net.lan(A), net.site(B).lan4(), &["-c", "1"]);
     assert_ne!(net.gateway(A).footprint(), before);
-    let socket = a.socket();
+    let sockets = [a.socket(), socket_of(&file.name)];
+    assert!(sockets.iter().all(|socket| socket.exists()));
     a.stop();
     assert_eq!(net.gateway(A).footprint(), before);
-    assert!(!socket.exists(), "the status socket is left");
+    assert!(!sockets.iter().any(|socket| socket.exists()), "a socket is left");
 }
 
 #[test]

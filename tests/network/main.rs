@@ -6,6 +6,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod admin;
 mod faults;
 mod flood;
 mod hostile;
@@ -27,4 +28,5 @@ mod startup;
 mod traffic;
 mod uapi;
 mod uplinks;
+mod wg_quick;
 mod wire;

@@ -8,12 +8,15 @@
 
 use std::net::{IpAddr, UdpSocket};
 
+use linkspan::tunnel::key::PresharedKey;
+
 use crate::harness::capture::Frame;
 use crate::harness::daemon::{Daemon, write_secret};
 use crate::harness::file::File;
 use crate::harness::host::at;
 use crate::harness::net::Links;
 use crate::harness::packets::{MARKER, Random, noise};
+use crate::harness::stock::{Peering, Program, Stock};
 use crate::harness::traffic::pings_pass;
 use crate::harness::wireguard::initiations;
 use crate::harness::*;
@@ -119,6 +122,46 @@ fn what_is_replayed_from_elsewhere_is_never_delivered_and_moves_nobody() {
     };
     let (a, _b) = net.link(&with_key(net.file(A, &[B]), "a"), &with_key(net.file(B, &[A]), "b"));
     replay(&net, &a, &to_a(&net, &uplink.stop()));
+}
+
+/// Both ends are `linkspan-wg`, and their preshared key becomes another while they talk.
+#[test]
+fn what_is_replayed_after_a_live_change_of_the_preshared_key_is_never_delivered_and_moves_nobody() {
+    let Some(net) = wire() else { return };
+    let uplink = Capture::start(net.gateway(A), "wan");
+    let (here, far) = (net.site(A), net.site(B));
+    let b = net.stock(Program::LinkspanWg, B, A, &Peering::default());
+    let peering = Peering { endpoint: Some(far.endpoint4()), ..Peering::default() };
+    let a = net.stock(Program::LinkspanWg, A, B, &peering);
+    let both_answer = || {
+        pings_pass(&far.lan, here.lan4(), &["-c", "2", "-i", "0.2", "-W", "2"]);
+        pings_pass(&here.lan, far.lan4(), &["-c", "2", "-i", "0.2", "-W", "2"]);
+        assert_eq!(a.endpoint(), far.endpoint4().to_string());
+    };
+    // B does not know where A is before it has heard it.
+    pings_pass(&here.lan, far.lan4(), &["-c", "2", "-i", "0.2", "-W", "2"]);
+    send_markers(&net, 500);
+    let first = a.handshake();
+    let key = PresharedKey::generate().unwrap().reveal();
+    let change = |end: &Stock<'_>, peer| end.set_peer(peer, &["preshared-key", &end.secret("psk", &key)]);
+    let stranger = stranger(&net);
+    let replay = |heard: &[Vec<u8>]| {
+        let on_lan = Capture::start(&here.lan, "lan");
+        send_all(&stranger, heard.iter().map(Vec::as_slice).cycle().take(REPLAYED));
+        both_answer();
+        assert_eq!(markers(&on_lan.stop(), here.lan4()), 0);
+    };
+    let heard = to_a(&net, &uplink.frames());
+    assert!(heard.len() > 500);
+    // A's old sessions serve on, and it waits for B to know the new key.
+    change(&a, far);
+    replay(&heard);
+    change(&b, here);
+    eventually(seconds(10), "a session of the new key", || {
+        both_answer();
+        (a.handshake() > first).then_some(())
+    });
+    replay(&to_a(&net, &uplink.stop()));
 }
 
 #[test]

@@ -10,6 +10,7 @@ use nix::unistd::Pid;
 
 use crate::harness::daemon::LINKSPAN;
 use crate::harness::host::{Host, finish};
+use crate::harness::wg::{socket_of, unique_name};
 use crate::harness::*;
 
 const USER: u32 = 61_184;
@@ -27,6 +28,7 @@ fn add_user(host: &Host) {
 struct Run {
     child: Child,
     folder: PathBuf,
+    name: String,
 }
 
 impl Run {
@@ -38,11 +40,13 @@ impl Run {
             net.directory(&format!("{}/{parent}", folder.file_name().unwrap().to_str().unwrap()));
         }
         let path = |name: &str| folder.join(name).to_str().unwrap().to_owned();
-        let (socket, state, config) = (path("run/linkspan/ls0.sock"), path("lib/linkspan"), path("ls0.toml"));
+        let (socket, state, config) =
+            (path("run/linkspan/ls0.sock"), path("lib/linkspan"), path(&format!("{}.toml", file.name)));
         let arguments = ["run", "--config", &config, "--socket", &socket, "--state-dir", &state];
         let mut command = net.gateway(A).command(LINKSPAN, &arguments);
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        Self { child, folder }
+        let log = fs::File::create(folder.join("log")).unwrap();
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap();
+        Self { child, folder, name: file.name.clone() }
     }
 
     fn socket(&self) -> PathBuf {
@@ -50,7 +54,11 @@ impl Run {
     }
 
     fn state(&self) -> PathBuf {
-        self.folder.join("lib/linkspan/ls0.clock")
+        self.folder.join(format!("lib/linkspan/{}.clock", self.name))
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.folder.join("log")).unwrap()
     }
 
     /// `name` in the status of each of its threads, with the thread's name.
@@ -78,6 +86,12 @@ impl Drop for Run {
     }
 }
 
+/// The file of an interface whose name nobody else has: `wg` finds all of them in one folder.
+fn named(mut file: file::File) -> file::File {
+    file.name = unique_name();
+    file
+}
+
 /// Exit code of `linkspan status` as a stranger who is in these groups.
 fn ask(socket: &Path, groups: &[&str]) -> Option<i32> {
     let mut command = Command::new("setpriv");
@@ -100,7 +114,9 @@ fn root_becomes_the_user_linkspan_whose_group_may_ask_for_the_status() {
     let _b = net.start(B, &net.file(B, &[A]));
     let before = net.gateway(A).footprint();
     for start in ["first", "second"] {
-        let run = Run::start(&net, &net.file(A, &[B]));
+        let file = named(net.file(A, &[B]));
+        let wg_socket = socket_of(&file.name);
+        let run = Run::start(&net, &file);
         eventually(seconds(10), "it is up", || (ask(&run.socket(), &["--groups", "61184"]) == Some(0)).then_some(()));
         assert_eq!(ask(&run.socket(), &["--clear-groups"]), Some(2), "strangers may not");
         for (thread, uids) in run.threads("Uid") {
@@ -108,6 +124,8 @@ fn root_becomes_the_user_linkspan_whose_group_may_ask_for_the_status() {
         }
         assert!(run.threads("CapPrm").iter().all(|(_, capabilities)| capabilities == NET_ADMIN_ONLY));
         let (socket, state) = (run.socket(), run.state());
+        assert!(!wg_socket.exists(), "the user could not remove it");
+        assert!(run.log().contains("linkspan@.socket"), "{}", run.log());
         run.stop();
         assert!(!socket.exists(), "the status socket is left");
         assert_eq!(net.gateway(A).footprint(), before);
@@ -119,13 +137,16 @@ fn root_becomes_the_user_linkspan_whose_group_may_ask_for_the_status() {
 #[test]
 fn what_root_wrote_before_there_was_a_user_is_taken_over() {
     let Some(net) = Net::two_sites() else { return };
-    let as_root = Run::start(&net, &net.file(A, &[B]));
+    let file = named(net.file(A, &[B]));
+    let as_root = Run::start(&net, &file);
     let state = as_root.state();
     eventually(seconds(10), "it writes its mark", || state.exists().then_some(()));
+    assert!(socket_of(&file.name).exists(), "`wg` may ask");
     as_root.stop();
+    assert!(!socket_of(&file.name).exists(), "the socket of `wg` is left");
     assert_eq!(fs::metadata(&state).unwrap().uid(), 0);
     add_user(net.gateway(A));
-    let run = Run::start(&net, &net.file(A, &[B]));
+    let run = Run::start(&net, &file);
     eventually(seconds(10), "the user has it", || (fs::metadata(&state).unwrap().uid() == USER).then_some(()));
     run.stop();
 }
@@ -135,7 +156,7 @@ fn what_root_wrote_before_there_was_a_user_is_taken_over() {
 fn the_thread_that_resolves_names_has_no_more_than_the_others() {
     let Some(net) = Net::two_sites() else { return };
     net.gateway(A).etc_file("resolv.conf", "nameserver 198.18.2.77\n");
-    let run = Run::start(&net, &net.file(A, &[B]).endpoint(Some("vpn-b.example.com:51820")));
+    let run = Run::start(&net, &named(net.file(A, &[B])).endpoint(Some("vpn-b.example.com:51820")));
     let resolver = |run: &Run| run.threads("CapPrm").into_iter().find(|(thread, _)| thread == "resolve");
     let (_, capabilities) = eventually(seconds(3), "it resolves the name", || resolver(&run));
     assert_eq!(capabilities, NET_ADMIN_ONLY);

@@ -78,6 +78,38 @@ fn an_endpoint_inside_an_ipv6_default_route_does_not_loop() {
     the_endpoint_lies_inside(&["::/0"], Site::endpoint6);
 }
 
+/// The commands of the README, as they stand there.
+#[test]
+fn what_a_crash_leaves_is_removed_by_the_commands_of_the_readme() {
+    const README: &str = include_str!("../../README.md");
+    let (_, rest) = README.split_once("To be rid of it by hand:\n\n```sh\n").unwrap();
+    let (commands, _) = rest.split_once("```").unwrap();
+    let Some(net) = Net::two_sites() else { return };
+    let before = net.gateway(A).footprint();
+    let mut file = net.file(A, &[B]);
+    file.connections[0].networks = ["0.0.0.0/0", "::/0", "10.2.0.0/16"].map(str::to_owned).to_vec();
+    let (mut a, _b) = net.link(&file, &net.file(B, &[A]).endpoint(None::<String>));
+    a.kill();
+    let left = net.gateway(A).footprint();
+    assert!(left.contains("unreachable 10.2.0.0/16") && left.contains("fwmark"), "{left}");
+    net.gateway(A).ask("sh", &["-ec", commands]);
+    assert_eq!(net.gateway(A).footprint(), before);
+}
+
+/// B calls from inside what is routed to it, and A learns that only from the call.
+#[test]
+fn a_caller_inside_a_routed_subnet_is_answered() {
+    let Some(net) = Net::two_sites() else { return };
+    let before = net.gateway(A).footprint();
+    let mut file = net.file(A, &[B]).endpoint(None::<String>);
+    file.connections[0].networks = vec!["10.2.0.0/16".into(), "198.18.2.0/24".into()];
+    let (mut a, _b) = net.link(&file, &net.file(B, &[A]));
+    pings_pass(net.lan(A), net.site(B).lan4(), &["-c", "5", "-i", "0.1", "-W", "2"]);
+    assert_eq!(a.status().unwrap().dropped("out_loop"), 0);
+    a.stop();
+    assert_eq!(net.gateway(A).footprint(), before);
+}
+
 /// ```text
 ///   A ---- B, A ---- C: one interface at A, two connections
 /// ```

@@ -2,26 +2,30 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::chown;
-use std::os::unix::net::UnixDatagram;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nix::sys::signal::Signal;
 
 use crate::harness::daemon::{Daemon, LINKSPAN, write_secret};
-use crate::harness::host::own_dev_net;
+use crate::harness::host::{finish, own_dev_net};
 use crate::harness::traffic::pings_pass;
+use crate::harness::wg::{socket_of, unique_name, wg_ok};
 use crate::harness::*;
 
 const NOBODY: u32 = 65534;
 const UNIT: &str = include_str!("../../systemd/linkspan@.service");
 
-/// A's gateway with the folders, the credential and the notification socket that the unit asks for.
+/// A's gateway with the folders, the credential, the socket and the notification socket that the units ask for.
 struct Service<'n> {
     net: &'n Net,
     folder: PathBuf,
     manager: UnixDatagram,
+    /// Of the interface.
+    name: String,
 }
 
 impl<'n> Service<'n> {
@@ -31,25 +35,40 @@ impl<'n> Service<'n> {
         manager.set_read_timeout(Some(seconds(10))).unwrap();
         chown(folder.join("notify"), Some(NOBODY), None).unwrap();
         fs::copy(LINKSPAN, folder.join("linkspan")).unwrap();
-        Self { net, folder, manager }
+        Self { net, folder, manager, name: unique_name() }
+    }
+
+    /// What linkspan@.socket makes.
+    fn listen_for_wg(&self) -> UnixListener {
+        let path = socket_of(&self.name);
+        let listener = eventually(seconds(2), "the socket of `wg`", || {
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            // A daemon that ends may just have removed the folder.
+            UnixListener::bind(&path).ok()
+        });
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o660)).unwrap();
+        listener
     }
 
     /// The daemon, not started yet. Its key file is unreadable for its user, as the one in /etc is.
     fn daemon(&self) -> Daemon<'n> {
-        let daemon = self.net.daemon(A, &self.net.file(A, &[B]));
+        let mut file = self.net.file(A, &[B]);
+        file.name.clone_from(&self.name);
+        let mut daemon = self.net.daemon(A, &file);
+        daemon.wg = true;
         let state = daemon.directory().join("state");
         fs::create_dir_all(&state).unwrap();
         for own in [daemon.directory(), &state] {
             chown(own, Some(NOBODY), Some(NOBODY)).unwrap();
         }
-        let credential = self.folder.join("ls0.key");
+        let credential = self.folder.join(format!("{}.key", self.name));
         write_secret(&credential, &fs::read_to_string(daemon.key_file()).unwrap(), 0o400);
         chown(credential, Some(NOBODY), None).unwrap();
         daemon
     }
 
-    /// The start as the unit does it, by `tracer` (a program and its arguments) if that is not empty. The TUN device
-    /// is open to all, as udev makes it; this machine need not have udev.
+    /// The start as the unit does it, by `tracer` (a program and its arguments) if that is not empty, and with the
+    /// socket of `wg` as descriptor 3. The TUN device is open to all, as udev makes it; this machine need not have udev.
     fn command(&self, daemon: &Daemon<'_>, tracer: &[&str]) -> Command {
         let only = "-all,+net_admin";
         let user = NOBODY.to_string();
@@ -59,11 +78,13 @@ impl<'n> Service<'n> {
         let keep = ["--inh-caps", only, "--ambient-caps", only, "--bounding-set", only];
         let open = own_dev_net("mknod -m 666 /dev/net/tun c 10 200");
         let mut words: Vec<&str> = open.iter().map(String::as_str).chain(tracer.iter().copied()).collect();
+        words.extend(["sh", "-c", "LISTEN_PID=$$ exec \"$0\" \"$@\" 3<&0 </dev/null"]);
         words.extend(["setpriv"].into_iter().chain(drop).chain(keep).chain([program.to_str().unwrap()]));
         words.extend(run.iter().map(String::as_str));
         let mut command = self.net.gateway(A).command(words[0], &words[1..]);
         command.env("CREDENTIALS_DIRECTORY", &self.folder).env("NOTIFY_SOCKET", self.folder.join("notify"));
-        command.env("WATCHDOG_USEC", "15000000");
+        command.env("WATCHDOG_USEC", "15000000").env("LISTEN_FDS", "1").env("LISTEN_FDNAMES", "wg");
+        command.stdin(OwnedFd::from(self.listen_for_wg()));
         command
     }
 
@@ -74,6 +95,13 @@ impl<'n> Service<'n> {
             let length = self.manager.recv(&mut buffer).unwrap();
             String::from_utf8_lossy(&buffer[..length]).lines().any(|line| line == word).then_some(())
         });
+    }
+}
+
+impl Drop for Service<'_> {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(socket_of(&self.name));
+        let _ = fs::remove_dir("/var/run/wireguard");
     }
 }
 
@@ -91,9 +119,12 @@ fn an_unprivileged_user_with_net_admin_alone_is_enough() {
     pings_pass(net.lan(B), net.site(A).lan6(), &["-c", "2", "-i", "0.2", "-W", "2"]);
     let status = fs::read_to_string(format!("/proc/{}/status", a.pid())).unwrap();
     assert!(status.lines().any(|line| line.split_whitespace().eq(["Uid:", "65534", "65534", "65534", "65534"])));
+    let shown = wg_ok(&["show", &service.name]);
+    assert!(shown.contains(&format!("peer: {}", net.site(B).public())), "{shown}");
     a.stop();
     assert_eq!(net.gateway(A).footprint(), before);
     assert!(!a.socket().exists());
+    assert!(socket_of(&service.name).exists(), "the socket of `wg` is the service manager's");
     assert!(!a.log().contains("WARN") && !a.log().contains("ERROR"), "{}", a.log());
 }
 
@@ -105,9 +136,10 @@ fn ready_is_said_only_when_device_routes_and_sockets_are_up() {
     a.start_by(service.command(&a, &[]));
     service.told("READY=1");
     let gateway = net.gateway(A);
-    assert!(gateway.ask("ip", &["-br", "link", "show", "ls0"]).contains("UP"));
-    assert!(gateway.ask("ip", &["route", "get", "10.2.0.2"]).contains("dev ls0"));
-    assert!(gateway.ask("ip", &["-6", "route", "get", "fd00:2::2"]).contains("dev ls0"));
+    let into_the_tunnel = format!("dev {}", service.name);
+    assert!(gateway.ask("ip", &["-br", "link", "show", &service.name]).contains("UP"));
+    assert!(gateway.ask("ip", &["route", "get", "10.2.0.2"]).contains(&into_the_tunnel));
+    assert!(gateway.ask("ip", &["-6", "route", "get", "fd00:2::2"]).contains(&into_the_tunnel));
     assert!(a.status().is_some());
     let taken = gateway.run(|| std::net::UdpSocket::bind("0.0.0.0:51820")).unwrap_err();
     assert_eq!(taken.kind(), std::io::ErrorKind::AddrInUse);
@@ -117,6 +149,36 @@ fn ready_is_said_only_when_device_routes_and_sockets_are_up() {
     a.signal(Signal::SIGTERM);
     service.told("STOPPING=1");
     assert!(a.wait_exit(seconds(5)).success());
+}
+
+#[test]
+fn without_the_socket_of_wg_the_tunnel_is_the_same_and_the_log_says_what_is_missing() {
+    let Some(net) = Net::two_sites() else { return };
+    let service = Service::new(&net);
+    let mut a = service.daemon();
+    let mut command = service.command(&a, &[]);
+    command.env_remove("LISTEN_FDS");
+    fs::remove_file(socket_of(&service.name)).unwrap();
+    a.start_by(command);
+    let b = net.start(B, &net.file(B, &[A]));
+    a.wait_up();
+    b.wait_up();
+    let log = a.log();
+    let said: Vec<&str> = log.lines().filter(|line| line.contains("WARN")).collect();
+    assert!(matches!(said[..], [line] if line.contains("`wg show`") && line.contains("linkspan@.socket")), "{log}");
+    a.stop();
+}
+
+#[test]
+fn a_socket_of_the_service_manager_that_is_not_there_is_refused() {
+    let Some(net) = Net::two_sites() else { return };
+    let service = Service::new(&net);
+    let daemon = service.daemon();
+    let mut command = service.command(&daemon, &[]);
+    command.env("LISTEN_FDS", "7").env_remove("LISTEN_FDNAMES");
+    let finished = finish(command, seconds(10));
+    assert_eq!(finished.status.code(), Some(1), "{finished:?}");
+    assert!(finished.stderr.contains("LISTEN_FDS") && finished.stderr.lines().count() == 1, "{finished:?}");
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::fs;
 
 use crate::harness::daemon::{Daemon, LINKSPAN, write_secret};
 use crate::harness::host::{Finished, own_dev_net};
+use crate::harness::wg::{socket_of, unique_name};
 use crate::harness::*;
 
 /// Root without the right to pass by modes: as a user whom a file may be closed to.
@@ -22,14 +23,24 @@ impl Start {
         Some(Self { net, before })
     }
 
+    /// With every socket that a daemon may have, and so with a name of its own.
     fn daemon(&self) -> Daemon<'_> {
-        self.net.daemon(A, &self.net.file(A, &[B]))
+        self.daemon_of(self.net.file(A, &[B]))
+    }
+
+    fn daemon_of(&self, mut file: file::File) -> Daemon<'_> {
+        file.name = unique_name();
+        let mut daemon = self.net.daemon(A, &file);
+        daemon.wg = true;
+        daemon
     }
 
     /// The start must fail with `code`, in one line that holds all of `words`, and leave nothing.
     fn refuses(&self, daemon: &Daemon<'_>, wrapper: &[&str], code: i32, words: &[&str]) {
         self.judge(&daemon.fails(wrapper), code, words);
-        assert!(!daemon.socket().exists(), "the status socket is left");
+        for socket in [daemon.socket(), socket_of(daemon.name())] {
+            assert!(!socket.exists(), "{} is left", socket.display());
+        }
     }
 
     fn judge(&self, finished: &Finished, code: i32, words: &[&str]) {
@@ -70,7 +81,7 @@ fn a_missing_key_file_is_refused() {
     let Some(start) = Start::new() else { return };
     let daemon = start.daemon();
     fs::remove_file(daemon.key_file()).unwrap();
-    start.refuses(&daemon, &[], 1, &["ls0.key", "genkey"]);
+    start.refuses(&daemon, &[], 1, &[".key", "genkey"]);
 }
 
 #[test]
@@ -79,7 +90,7 @@ fn a_key_file_that_everybody_may_read_is_refused() {
     let daemon = start.daemon();
     let key = fs::read_to_string(daemon.key_file()).unwrap();
     write_secret(&daemon.key_file(), &key, 0o644);
-    start.refuses(&daemon, &[], 1, &["ls0.key", "chmod"]);
+    start.refuses(&daemon, &[], 1, &[".key", "chmod"]);
 }
 
 #[test]
@@ -95,7 +106,7 @@ fn a_key_file_without_a_key_is_refused() {
     let Some(start) = Start::new() else { return };
     let daemon = start.daemon();
     write_secret(&daemon.key_file(), "secret, but no key\n", 0o600);
-    start.refuses(&daemon, &[], 1, &["ls0.key", "base64"]);
+    start.refuses(&daemon, &[], 1, &[".key", "base64"]);
 }
 
 #[test]
@@ -103,7 +114,7 @@ fn a_missing_preshared_key_file_is_refused() {
     let Some(start) = Start::new() else { return };
     let mut file = start.net.file(A, &[B]);
     file.connections[0].tunnel.push("preshared_key_file = \"/nonexistent/psk\"".into());
-    start.refuses(&start.net.daemon(A, &file), &[], 1, &["/nonexistent/psk", "genpsk"]);
+    start.refuses(&start.daemon_of(file), &[], 1, &["/nonexistent/psk", "genpsk"]);
 }
 
 #[test]
@@ -133,9 +144,12 @@ fn a_port_in_use_by_another_daemon_of_the_same_user_is_refused() {
 #[test]
 fn an_interface_of_that_name_is_refused() {
     let Some(mut start) = Start::new() else { return };
-    start.net.gateway(A).ip("link add name ls0 type veth peer name other\n");
+    let name = start.daemon().name().to_owned();
+    start.net.gateway(A).ip(&format!("link add name {name} type veth peer name other\n"));
     start.before = start.net.gateway(A).footprint();
-    start.refuses(&start.daemon(), &[], 1, &["ls0", "exists"]);
+    let mut file = start.net.file(A, &[B]);
+    file.name.clone_from(&name);
+    start.refuses(&start.net.daemon(A, &file), &[], 1, &[&name, "exists"]);
 }
 
 #[test]
@@ -188,6 +202,15 @@ fn a_socket_that_cannot_be_made_is_refused() {
     let finished = daemon.fails(&[]);
     fs::remove_dir_all(daemon.socket()).unwrap();
     start.judge(&finished, 1, &["status.sock"]);
+}
+
+/// Whichever step it is that meets the limit.
+#[test]
+fn too_few_open_files_are_named_with_the_remedy() {
+    let Some(start) = Start::new() else { return };
+    for limit in [6, 8, 10, 12, 14, 16] {
+        start.refuses(&start.daemon(), &["prlimit", &format!("--nofile={limit}:{limit}")], 1, &["ulimit -n"]);
+    }
 }
 
 #[test]

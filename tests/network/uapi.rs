@@ -7,24 +7,23 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
-use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
 use crate::harness::host::{Host, finish};
 use crate::harness::traffic::{ping, pings_pass};
-use crate::harness::wg::{LINKSPAN_WG, WgInterface, socket_of, unique_name, wg, wg_ok};
+use crate::harness::wg::{LINKSPAN_WG, WgInterface, converse, socket_of, unique_name, wg, wg_ok};
 use crate::harness::*;
 
-const INSIDE_A: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 9, 0, 1));
-const INSIDE_B: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 9, 0, 2));
-const QUICK: [&str; 6] = ["-c", "3", "-i", "0.1", "-W", "2"];
-const PORT_A: u16 = 7001;
-const PORT_B: u16 = 7002;
+pub(super) const INSIDE_A: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 9, 0, 1));
+pub(super) const INSIDE_B: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 9, 0, 2));
+pub(super) const QUICK: [&str; 6] = ["-c", "3", "-i", "0.1", "-W", "2"];
+pub(super) const PORT_A: u16 = 7001;
+pub(super) const PORT_B: u16 = 7002;
 
 /// Gives an interface its inside addresses and brings it up.
-fn address(host: &Host, interface: &WgInterface<'_>, number: u8) {
+pub(super) fn address(host: &Host, interface: &WgInterface<'_>, number: u8) {
     let name = &interface.name;
     host.ip(&format!(
         "address add 10.9.0.{number}/24 dev {name}\naddress add fd09::{number}/64 dev {name} nodad\nlink set {name} up\n"
@@ -32,7 +31,7 @@ fn address(host: &Host, interface: &WgInterface<'_>, number: u8) {
 }
 
 /// Two interfaces that know each other; A knows where B is.
-fn pair(net: &Net) -> (WgInterface<'_>, WgInterface<'_>) {
+pub(super) fn pair(net: &Net) -> (WgInterface<'_>, WgInterface<'_>) {
     let (a, b) = (net.wg_interface(net.gateway(A)), net.wg_interface(net.gateway(B)));
     for (interface, port) in [(&a, PORT_A), (&b, PORT_B)] {
         interface.set_key();
@@ -46,7 +45,7 @@ fn pair(net: &Net) -> (WgInterface<'_>, WgInterface<'_>) {
 }
 
 /// Pings from A until one is answered.
-fn reaches(net: &Net, within: Duration) {
+pub(super) fn reaches(net: &Net, within: Duration) {
     eventually(within, "B answers A", || {
         let (pings, _) = ping(net.gateway(A), INSIDE_B, &["-c", "1", "-W", "1"]);
         (pings.received == 1).then_some(())
@@ -98,6 +97,20 @@ fn the_program_is_in_the_background_once_wg_can_reach_it_and_ends_with_its_socke
     assert!(again.stderr.contains("exists already") && again.stderr.lines().count() == 1, "{again:?}");
     std::fs::remove_file(socket_of(&name)).unwrap();
     eventually(seconds(3), "the interface goes", || (!gateway.footprint().contains(&name)).then_some(()));
+}
+
+/// As boringtun-cli's users start it.
+#[test]
+fn in_the_background_it_logs_to_the_file_that_it_was_given() {
+    let Some(net) = Net::two_sites() else { return };
+    let (gateway, name, folder) = (net.gateway(A), unique_name(), net.directory("log"));
+    let mut command = net.wg_command(gateway, &["--disable-drop-privileges", "-v", "debug", "-l", "wg.log", &name]);
+    command.current_dir(&folder);
+    let started = finish(command, seconds(10));
+    assert!(started.status.success() && started.stdout.is_empty(), "{started:?}");
+    gateway.ip(&format!("link del {name}\n"));
+    let log = || std::fs::read_to_string(folder.join("wg.log")).unwrap_or_default();
+    eventually(seconds(3), "the end is in the log", || log().contains("the interface was deleted").then_some(()));
 }
 
 #[test]
@@ -213,6 +226,20 @@ fn what_is_wrong_is_refused_by_number_and_changes_nothing() {
 }
 
 #[test]
+fn a_request_may_come_in_pieces_and_another_may_follow_on_the_same_connection() {
+    let Some(net) = Net::two_sites() else { return };
+    let a = net.wg_interface(net.gateway(A));
+    let mut stream = a.talk();
+    let pieces = ["se", "t=1\nfwma", "rk=7\nlisten_port", "=", "7001\n", "\n"];
+    assert_eq!(converse(&mut stream, &pieces), "errno=0\n\n");
+    assert_eq!(converse(&mut stream, &["get=1\n", "\n"]), "listen_port=7001\nfwmark=7\nerrno=0\n\n");
+    // Refused, and the connection serves on; then two at once.
+    assert_eq!(converse(&mut stream, &["set=1\nfwmark=x\n\n"]), "errno=-22\n\n");
+    assert_eq!(converse(&mut stream, &["set=1\nfwmark=8\n\nget=1\n\n"]), "errno=0\n\n");
+    assert_eq!(converse(&mut stream, &[]), "listen_port=7001\nfwmark=8\nerrno=0\n\n");
+}
+
+#[test]
 fn a_port_that_is_taken_is_refused_and_the_old_one_serves_on() {
     let Some(net) = Net::two_sites() else { return };
     let (a, b) = pair(&net);
@@ -301,6 +328,66 @@ fn the_mtu_of_the_interface_is_followed() {
     }
 }
 
+/// The kernel takes packets for such an interface that no datagram holds, and says nothing itself.
+#[test]
+fn with_an_mtu_beyond_what_a_tunnel_carries_the_sender_is_told_what_fits() {
+    let Some(net) = Net::two_sites() else { return };
+    let (a, b) = pair(&net);
+    reaches(&net, seconds(5));
+    for (site, interface) in [(A, &a), (B, &b)] {
+        net.gateway(site).ip(&format!("link set {} mtu 65535\n", interface.name));
+    }
+    for far in [INSIDE_B, "fd09::2".parse().unwrap()] {
+        eventually(seconds(5), "the sender is told", || {
+            let (_, finished) = ping(net.gateway(A), far, &["-c", "1", "-W", "1", "-M", "do", "-s", "65200"]);
+            finished.stdout.contains("65000").then_some(())
+        });
+        // B has to be told, too.
+        eventually(seconds(5), "both send what fits", || {
+            let (pings, _) = ping(net.gateway(A), far, &["-c", "1", "-W", "1", "-s", "65200"]);
+            (pings.received == 1).then_some(())
+        });
+    }
+}
+
+#[test]
+fn a_port_that_is_taken_when_it_goes_up_is_waited_for_and_told_of_once() {
+    let Some(net) = Net::two_sites() else { return };
+    let (a, gateway) = (net.wg_interface(net.gateway(A)), net.gateway(A));
+    a.set_key();
+    a.set(&format!("listen-port {PORT_A}"));
+    let taken = gateway.udp(&format!("0.0.0.0:{PORT_A}"));
+    address(gateway, &a, 1);
+    let complaints = || a.log().matches("is in use by another program").count();
+    eventually(seconds(5), "it says so", || (complaints() > 0).then_some(()));
+    // Each change makes it look again.
+    for mtu in 1401..=1410 {
+        gateway.ip(&format!("link set {} mtu {mtu}\n", a.name));
+        eventually(seconds(5), "it looks", || a.log().contains(&format!("mtu={mtu}")).then_some(()));
+    }
+    assert_eq!(complaints(), 1, "{}", a.log());
+    drop(taken);
+    gateway.ip(&format!("link set {} mtu 1420\n", a.name));
+    let listens = || gateway.ask("cat", &["/proc/net/udp"]).contains(&format!(":{PORT_A:04X}"));
+    eventually(seconds(5), "the port is open", || listens().then_some(()));
+}
+
+/// Its user may have no inotify instance: who waits for it must hear of that, not of a start.
+#[test]
+fn without_a_watch_on_its_socket_it_does_not_start_and_names_the_limit() {
+    if !root() {
+        return;
+    }
+    let name = unique_name();
+    let script = "echo 0 >/proc/sys/user/max_inotify_instances && exec \"$0\" \"$@\"";
+    let mut command = std::process::Command::new("unshare");
+    command.args(["--user", "--map-root-user", "--net", "sh", "-c", script, LINKSPAN_WG, &name]);
+    let finished = finish(command, seconds(10));
+    assert_eq!(finished.status.code(), Some(1), "{finished:?}");
+    assert!(finished.stderr.contains("fs.inotify.max_user_instances"), "{finished:?}");
+    assert!(!socket_of(&name).exists());
+}
+
 #[test]
 fn down_it_has_no_port_and_no_session_and_up_again_it_has_both() {
     let Some(net) = Net::two_sites() else { return };
@@ -346,49 +433,14 @@ fn it_works_in_another_network_namespace_and_notices_everything_there() {
 }
 
 #[test]
-fn wg_quick_takes_it_as_its_userspace_implementation() {
-    let Some(net) = Net::two_sites() else { return };
-    let b = net.wg_interface(net.gateway(B));
-    b.set_key();
-    b.set(&format!("listen-port {PORT_B}"));
-    let (name, key) = (unique_name(), linkspan::tunnel::key::PrivateKey::generate().unwrap());
-    b.set(&format!("peer {} allowed-ips 10.9.0.1/32,fd09::1/128", key.public()));
-    address(net.gateway(B), &b, 2);
-    let file = net.directory("quick").join(format!("{name}.conf"));
-    daemon::write_secret(
-        &file,
-        &format!(
-            "[Interface]\nPrivateKey = {}\nAddress = 10.9.0.1/32, fd09::1/128\n[Peer]\nPublicKey = {}\n\
-             Endpoint = 198.18.2.1:{PORT_B}\nAllowedIPs = 10.9.0.0/24, fd09::/64\nPersistentKeepalive = 25\n",
-            *key.reveal(),
-            b.public()
-        ),
-        0o600,
-    );
-    let gateway = net.gateway(A);
-    let before = gateway.footprint();
-    let quick = |word: &str| {
-        let mut command = gateway.command("wg-quick", &[word, file.to_str().unwrap()]);
-        command.env("WG_QUICK_USERSPACE_IMPLEMENTATION", LINKSPAN_WG).env("STATE_DIRECTORY", net.directory("wg"));
-        let done = finish(command, seconds(20));
-        assert!(done.status.success(), "{done:?}");
-    };
-    quick("up");
-    reaches(&net, seconds(8));
-    pings_pass(gateway, "fd09::2".parse().unwrap(), &QUICK);
-    quick("down");
-    eventually(seconds(5), "all is gone", || {
-        (gateway.footprint() == before && !socket_of(&name).exists()).then_some(())
-    });
-}
-
-#[test]
 fn wg_shows_the_interface_of_a_daemon_but_may_not_change_it() {
     let Some(net) = Net::two_sites() else { return };
     let mut file = net.file(A, &[B]);
     file.name = unique_name();
     let name = file.name.clone();
-    let mut a = net.start(A, &file);
+    let mut a = net.daemon(A, &file);
+    a.wg = true;
+    a.start();
     let b = net.start(B, &net.file(B, &[A]));
     a.wait_up();
     b.wait_up();
@@ -410,5 +462,5 @@ fn wg_shows_the_interface_of_a_daemon_but_may_not_change_it() {
     assert!(a.log().contains("the configuration file is the truth"), "{}", a.log());
     assert!(a.status().unwrap().is_up());
     a.stop();
-    assert!(UnixStream::connect(socket_of(&name)).is_err());
+    assert!(!socket_of(&name).exists(), "the socket is left");
 }

@@ -196,3 +196,65 @@ fn a_site_that_changes_its_provider_goes_on() {
     pings_pass(net.lan(B), net.site(A).lan4(), &["-c", "3", "-i", "0.1", "-W", "1"]);
     up_all_the_time(&a);
 }
+
+/// ```text
+///   A ==== internet ---- B    A has two uplinks, both up; its default route moves from the first to the second
+/// ```
+#[test]
+fn when_the_default_route_moves_to_another_uplink_the_tunnel_follows() {
+    let Some(net) = Net::two_sites() else { return };
+    let gateway = net.gateway(A);
+    gateway.ip(&format!(
+        "link add name wan2 type veth peer name u1b netns {}\n\
+         link set wan2 up\n\
+         address add 198.19.1.1/24 dev wan2\n\
+         address add 2001:db8:91::1/64 dev wan2 nodad\n",
+        net.internet.name()
+    ));
+    net.internet
+        .ip("link set u1b up\naddress add 198.19.1.254/24 dev u1b\naddress add 2001:db8:91::fe/64 dev u1b nodad\n");
+    for far in [net.site(B).endpoint4(), net.site(B).endpoint6()] {
+        gateway
+            .ip("route replace default via 198.18.1.254 dev wan\nroute replace default via 2001:db8:1::fe dev wan\n");
+        let (a, b) = net.link(&net.file(A, &[B]).endpoint(Some(far)), &net.file(B, &[A]).endpoint(None::<String>));
+        pings_pass(net.lan(A), net.site(B).lan4(), &["-c", "2", "-i", "0.1", "-W", "1"]);
+        gateway.ip("route del default via 2001:db8:1::fe dev wan\nroute replace default via 198.19.1.254 dev wan2\n\
+             route add default via 2001:db8:91::fe dev wan2\n");
+        // Whoever answers on the old way has lost it.
+        net.internet
+            .nft("old", &["chain old { type filter hook forward priority filter\noifname \"u1\" drop\n}".into()]);
+        eventually(seconds(10), "pings pass on the new way", || {
+            let (pings, _) = ping(net.lan(A), net.site(B).lan4(), &["-c", "2", "-i", "0.2", "-W", "1"]);
+            (pings.received > 0).then_some(())
+        });
+        b.wait("B follows", |status| {
+            let endpoint = status.endpoint(0);
+            endpoint.starts_with("198.19.1.1:") || endpoint.starts_with("[2001:db8:91::1]:")
+        });
+        assert!(a.status().unwrap().is_up() && !a.log().contains("tunnel is down"), "{}", a.log());
+        net.internet.nft("old", &[]);
+        drop((a, b));
+        gateway.ip("route del default via 2001:db8:91::fe dev wan2\n");
+    }
+}
+
+/// B went to another address and died there. It comes back at its endpoint, where it only waits.
+#[test]
+fn a_far_end_that_died_elsewhere_is_found_again_at_its_endpoint() {
+    let Some(net) = Net::two_sites() else { return };
+    let (a, mut b) = net.link(&net.file(A, &[B]), &net.file(B, &[A]).endpoint(None::<String>));
+    let moves = |from: &str, to: &str| {
+        net.gateway(B).ip(&format!(
+            "address del {from}/24 dev wan\naddress add {to}/24 dev wan\nroute add default via 198.18.2.254\n"
+        ));
+    };
+    moves("198.18.2.1", "198.18.2.99");
+    pings_pass(net.lan(B), net.site(A).lan4(), &["-c", "3", "-i", "0.1", "-W", "1"]);
+    a.wait("A follows", |status| status.endpoint(0) == format!("198.18.2.99:{PORT}"));
+    b.kill();
+    moves("198.18.2.99", "198.18.2.1");
+    b.start();
+    // 25 s of silence, and then its turn.
+    b.wait_up_within(seconds(60));
+    assert_eq!(a.wait_up().endpoint(0), net.site(B).endpoint4().to_string());
+}

@@ -96,7 +96,8 @@ inside = "{inside}"
         let log = File::create(&self.log)?;
         let mut command = Command::new(std::env::current_exe().context("where is this program?")?);
         command.arg("run").arg("--config").arg(&self.config).arg("--socket").arg(&self.socket);
-        command.arg("--state-dir").arg(&self.state).arg("--stop-with-parent");
+        command.arg("--state-dir").arg(&self.state).arg("--no-wg");
+        command.arg("--stop-with-parent").arg(std::process::id().to_string());
         // A group of its own: Ctrl-C is for the demo, which stops its daemons in order.
         command.process_group(0).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         Ok(command)

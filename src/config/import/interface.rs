@@ -1,5 +1,7 @@
 //! `[Interface]`
 
+use std::num::ParseIntError;
+
 use ipnet::IpNet;
 
 use super::Remark;
@@ -118,12 +120,16 @@ fn fwmark(entry: &Entry<'_>) -> Result<Option<u32>, Remark> {
     if entry.value.eq_ignore_ascii_case("off") {
         return Ok(None);
     }
-    let mark = match entry.value.strip_prefix("0x") {
-        Some(digits) => u32::from_str_radix(digits, 16),
-        None => entry.value.parse(),
-    };
     let remark = |_| Remark::at(entry.line, "FwMark: no 32-bit number, so it is left out", "set `fwmark`");
-    mark.map(|mark| Some(mark).filter(|mark| *mark > 0)).map_err(remark)
+    number(entry.value).map(|mark| Some(mark).filter(|mark| *mark > 0)).map_err(remark)
+}
+
+/// In decimal, or in hexadecimal after "0x".
+fn number(text: &str) -> Result<u32, ParseIntError> {
+    match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
+        Some(digits) => u32::from_str_radix(digits, 16),
+        None => text.parse(),
+    }
 }
 
 fn table(entry: &Entry<'_>) -> Result<Table, Remark> {
@@ -133,7 +139,7 @@ fn table(entry: &Entry<'_>) -> Result<Table, Remark> {
         "auto" => Ok(Table::Auto),
         "off" => Ok(Table::Off),
         "main" => Ok(Table::Number(MAIN)),
-        text => match text.parse() {
+        text => match number(text) {
             Ok(number) if number > 0 && number != LOCAL => Ok(Table::Number(number)),
             _ => Err(Remark::at(
                 entry.line,

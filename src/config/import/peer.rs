@@ -32,7 +32,7 @@ pub(super) struct Connection {
     pub(super) table: Table,
     pub(super) public_key: PublicKey,
     pub(super) endpoint: Option<Endpoint>,
-    /// In seconds; none = WireGuard's default, off.
+    /// In seconds; 0 = the file says "off", none = it says nothing.
     pub(super) keepalive: Option<u16>,
     pub(super) preshared_key_file: Option<PathBuf>,
 }
@@ -163,13 +163,11 @@ fn parse_endpoint(entry: &Entry<'_>) -> Result<Endpoint, Remark> {
 
 fn keepalive(entry: &Entry<'_>) -> Result<Option<u16>, Remark> {
     if entry.value.eq_ignore_ascii_case("off") {
-        return Ok(None);
+        return Ok(Some(0));
     }
     let instead = format!("set `persistent_keepalive` to seconds from \"1s\" to \"{MOST_SECONDS}s\"");
-    let seconds = entry.value.parse::<u16>();
-    seconds
-        .map(|seconds| Some(seconds).filter(|seconds| *seconds > 0))
-        .map_err(|_| Remark::at(entry.line, "PersistentKeepalive: no number of seconds, so it is left out", instead))
+    let what = "PersistentKeepalive: no number of seconds, so it is left out";
+    entry.value.parse().map(Some).map_err(|_| Remark::at(entry.line, what, instead))
 }
 
 /// Everything through the tunnel, name servers too, and then the name of the far end is asked for.

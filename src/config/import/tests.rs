@@ -98,7 +98,19 @@ fn words_count_in_any_case_with_or_without_blanks_and_over_several_lines() {
     assert_eq!(interface.mtu.unwrap().bytes(), 1380);
     assert_eq!(interface.addresses, ["10.1.0.1/32".parse().unwrap(), "fd00::1/128".parse().unwrap()]);
     assert_eq!(networks(&config, 0), ["10.2.0.0/16", "10.3.0.0/16"]);
+    assert_eq!(config.connections[0].tunnels[0].keepalive, None);
     assert!(imported.remarks.is_empty(), "{:?}", imported.remarks);
+}
+
+#[test]
+fn a_keepalive_that_is_off_stays_off_and_one_that_is_not_named_is_ours_to_choose() {
+    let file = |line: &str| {
+        let peer = "[Peer]\nPublicKey = FAR\nEndpoint = 192.0.2.1:7\nAllowedIPs = 10.2.0.0/16\n";
+        let (config, _) = translated(&format!("[Interface]\nPrivateKey = OWN\n{peer}{line}\n"));
+        config.connections[0].tunnels[0].keepalive.map(|keepalive| keepalive.as_secs())
+    };
+    let keepalives = ["", "PersistentKeepalive = off", "PersistentKeepalive = 0", "PersistentKeepalive = 7"].map(file);
+    assert_eq!(keepalives, [Some(10), None, None, Some(7)]);
 }
 
 #[test]
@@ -111,6 +123,7 @@ fn tables_are_carried_over_to_each_connection() {
     assert!(file("auto").0.connections[0].routes);
     assert!(!file("off").0.connections[0].routes);
     assert_eq!(file("1234").0.connections[0].table, 1234);
+    assert_eq!(file("0x4d2").0.connections[0].table, 1234);
     assert_eq!(file("main").0.connections[0].table, 254);
     let (config, imported) = file("isp2");
     assert_eq!(config.connections[0].table, 254);

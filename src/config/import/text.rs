@@ -42,8 +42,9 @@ fn section(text: &mut String, connection: &Connection) {
     let path = connection.preshared_key_file.as_ref();
     option(text, "preshared_key_file", path.map(|path| quoted(&path.to_string_lossy())));
     match (connection.keepalive, &connection.endpoint) {
+        // Left out, it would be "auto", which is not what the old file means.
+        (Some(0), _) | (None, None) => line(text, "persistent_keepalive", quoted("off")),
         (Some(seconds), _) => line(text, "persistent_keepalive", quoted(&format!("{seconds}s"))),
-        (None, None) => line(text, "persistent_keepalive", quoted("off")),
         (None, Some(_)) => {}
     }
 }

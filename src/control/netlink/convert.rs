@@ -3,15 +3,15 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
-use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage};
+use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage, RulePortRange};
+use netlink_packet_route::{AddressFamily, IpProtocol};
 
 use super::unspecified;
-use crate::control::routes::{Family, Lookup, MAIN, PROTOCOL, Route, Rule, Target};
+use crate::control::routes::{DNS, Family, Lookup, MAIN, PROTOCOL, Route, Rule, Target, Transport};
 
 /// FRA_SUPPRESS_PREFIXLEN of a rule that suppresses nothing.
 const NO_SUPPRESSION: u32 = u32::MAX;
@@ -61,6 +61,29 @@ pub(super) fn route_message(route: &Route) -> RouteMessage {
     message
 }
 
+/// Asks for the route that the tables have. Without FIB_MATCH the kernel invents one: the destination on the link.
+pub(super) fn route_question(remote: IpAddr, local: IpAddr, interface: u32, mark: u32) -> RouteMessage {
+    let (of, length) = if remote.is_ipv4() { (Family::V4, 32) } else { (Family::V6, 128) };
+    let mut message = RouteMessage::default();
+    message.header.address_family = family(of);
+    message.header.destination_prefix_length = length;
+    message.header.source_prefix_length = length;
+    message.header.flags = RouteFlags::FibMatch;
+    message.attributes = vec![
+        RouteAttribute::Destination(remote.into()),
+        RouteAttribute::Source(local.into()),
+        RouteAttribute::Oif(interface),
+        RouteAttribute::Mark(mark),
+    ];
+    message
+}
+
+/// The interface that a route leads to; none if there are several.
+pub(super) fn interface(route: &RouteMessage) -> Option<u32> {
+    let oif = |attribute: &RouteAttribute| if let RouteAttribute::Oif(oif) = attribute { Some(*oif) } else { None };
+    route.attributes.iter().find_map(oif)
+}
+
 /// A route with our protocol number; none if it is another's.
 pub(super) fn route(message: &RouteMessage) -> Option<Route> {
     if message.header.protocol != RouteProtocol::Other(PROTOCOL) {
@@ -103,26 +126,43 @@ pub(super) fn rule_message(rule: &Rule) -> RuleMessage {
     let mut message = RuleMessage::default();
     message.header.family = family(rule.family);
     message.header.action = RuleAction::ToTable;
-    message.header.flags = RuleFlags::Invert;
-    let (table, suppress) = match rule.lookup {
-        Lookup::MainBeyond(length) => (MAIN, Some(u32::from(length))),
-        Lookup::Table(table) => (table, None),
+    let (table, mask, more) = match rule.lookup {
+        Lookup::MainBeyond(length) => (MAIN, u32::MAX, vec![RuleAttribute::SuppressPrefixLen(length.into())]),
+        Lookup::Table(table) => (table, u32::MAX, vec![]),
+        // A mark of which no bit counts: it tells whose rule it is.
+        Lookup::Names(transport) => (MAIN, 0, questions(transport)),
     };
+    if mask != 0 {
+        message.header.flags = RuleFlags::Invert;
+    }
     message.attributes = vec![
         RuleAttribute::Priority(rule.priority),
         RuleAttribute::FwMark(rule.mark),
-        RuleAttribute::FwMask(u32::MAX),
+        RuleAttribute::FwMask(mask),
         RuleAttribute::Table(table),
         RuleAttribute::Protocol(RouteProtocol::Other(PROTOCOL)),
     ];
-    message.attributes.extend(suppress.map(RuleAttribute::SuppressPrefixLen));
+    message.attributes.extend(more);
     message
+}
+
+/// What this host itself sends to name servers.
+fn questions(transport: Transport) -> Vec<RuleAttribute> {
+    let protocol = match transport {
+        Transport::Udp => IpProtocol::Udp,
+        Transport::Tcp => IpProtocol::Tcp,
+    };
+    vec![
+        RuleAttribute::Iifname("lo".to_owned()),
+        RuleAttribute::IpProtocol(protocol),
+        RuleAttribute::DestinationPortRange(RulePortRange { start: DNS, end: DNS }),
+    ]
 }
 
 /// A rule with our protocol number and shape; none if it is another's.
 pub(super) fn rule(message: &RuleMessage, family: Family) -> Option<Rule> {
     let (mut protocol, mut priority, mut mark, mut suppress) = (None, 0, 0, NO_SUPPRESSION);
-    let mut table = u32::from(message.header.table);
+    let (mut table, mut asks) = (u32::from(message.header.table), None);
     for attribute in &message.attributes {
         #[expect(clippy::wildcard_enum_match_arm, reason = "the others do not matter")]
         match attribute {
@@ -131,14 +171,18 @@ pub(super) fn rule(message: &RuleMessage, family: Family) -> Option<Rule> {
             RuleAttribute::FwMark(number) => mark = *number,
             RuleAttribute::Table(number) => table = *number,
             RuleAttribute::SuppressPrefixLen(length) => suppress = *length,
+            RuleAttribute::IpProtocol(IpProtocol::Udp) => asks = Some(Transport::Udp),
+            RuleAttribute::IpProtocol(IpProtocol::Tcp) => asks = Some(Transport::Tcp),
             _ => {}
         }
     }
-    let ours = protocol == Some(RouteProtocol::Other(PROTOCOL)) && message.header.flags.contains(RuleFlags::Invert);
-    let lookup = match suppress {
-        NO_SUPPRESSION => Lookup::Table(table),
-        length => Lookup::MainBeyond(u8::try_from(length).ok()?),
+    let lookup = match (asks, suppress) {
+        (Some(transport), _) => Lookup::Names(transport),
+        (None, NO_SUPPRESSION) => Lookup::Table(table),
+        (None, length) => Lookup::MainBeyond(u8::try_from(length).ok()?),
     };
+    let inverted = message.header.flags.contains(RuleFlags::Invert);
+    let ours = protocol == Some(RouteProtocol::Other(PROTOCOL)) && inverted == asks.is_none();
     ours.then_some(Rule { priority, family, mark, lookup })
 }
 

@@ -3,7 +3,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::*;
-use crate::control::routes::{Lookup, MAIN, Target};
+use crate::control::routes::{Lookup, MAIN, Target, Transport};
 use crate::control::testing::{in_namespace, ip, veth};
 
 fn net(text: &str) -> IpNet {
@@ -119,6 +119,8 @@ fn rules_come_back_as_they_were_added_and_those_of_others_do_not() {
             rule(Family::V4, 5201, Lookup::Table(0x4C12_3400)),
             rule(Family::V6, 5200, Lookup::MainBeyond(48)),
             rule(Family::V6, 5201, Lookup::Table(0x4C12_3430)),
+            rule(Family::V4, 5198, Lookup::Names(Transport::Tcp)),
+            rule(Family::V6, 5199, Lookup::Names(Transport::Udp)),
         ]);
         for rule in &rules {
             netlink.add_rule(rule).await.unwrap();
@@ -127,11 +129,37 @@ fn rules_come_back_as_they_were_added_and_those_of_others_do_not() {
         assert_eq!(netlink.rules().await.unwrap(), rules);
         let shown = ip("rule show");
         assert!(shown.contains("not from all fwmark 0x4c530001 lookup main suppress_prefixlength 0"), "{shown}");
+        assert!(shown.contains("from all fwmark 0x4c530001/0 iif lo ipproto tcp dport 53 lookup main"), "{shown}");
         for rule in &rules {
             netlink.delete_rule(rule).await.unwrap();
             assert_eq!(netlink.delete_rule(rule).await, Err(Error::Missing));
         }
         assert_eq!(netlink.rules().await.unwrap(), BTreeSet::new());
+    });
+}
+
+#[test]
+fn a_route_by_one_interface_is_none_by_another() {
+    in_namespace(|| async {
+        let (one, two) = (veth("one"), veth("two"));
+        ip("addr add 198.18.1.1/24 dev one");
+        ip("addr add 198.18.2.1/24 dev two");
+        ip("addr add 2001:db8:1::1/64 dev one nodad");
+        ip("addr add 2001:db8:2::1/64 dev two nodad");
+        let netlink = Netlink::open().unwrap();
+        let near = [(one, ["198.18.1.1", "2001:db8:1::1"]), (two, ["198.18.2.1", "2001:db8:2::1"])];
+        for (name, number, default) in [("one", 1, one), ("two", 2, two)] {
+            ip(&format!("route replace default via 198.18.{number}.254 dev {name}"));
+            ip(&format!("-6 route replace default via 2001:db8:{number}::fe dev {name}"));
+            for (index, addresses) in near {
+                for (local, far) in addresses.into_iter().zip(["203.0.113.5", "2001:db8:9::5"]) {
+                    let reached = netlink.reaches(far.parse().unwrap(), local.parse().unwrap(), index, 0).await;
+                    assert_eq!(reached, Ok(index == default), "{far} from {local}");
+                }
+            }
+        }
+        let neighbour = netlink.reaches("198.18.1.9".parse().unwrap(), "198.18.1.1".parse().unwrap(), one, 0).await;
+        assert_eq!(neighbour, Ok(true));
     });
 }
 

@@ -80,7 +80,7 @@ fn before_the_device_packets_are_refused_and_with_it_they_enter_it() {
         let config = config(&["10.20.0.0/16", "fd20::/32"]);
         let mut reconciler = reconciler();
         let outcome = reconciler.before_device(&config, &[]).await.unwrap();
-        assert_eq!(outcome.complete().unwrap().len(), 2);
+        assert_eq!(outcome.complete().unwrap().len(), 3, "one of them for the inside network");
         assert_eq!(
             (way("10.20.0.1"), way("fd20::1"), way("10.9.0.1")),
             ("unreachable".into(), "unreachable".into(), "wan".into())
@@ -113,7 +113,7 @@ fn what_others_delete_is_put_back_within_a_second() {
         let mut monitor = Monitor::open().unwrap();
         reconciler.running(&config, tun, &endpoints).await.unwrap().complete().unwrap();
         let whole = ours();
-        assert_eq!(whole.lines().count(), 10, "{whole}");
+        assert_eq!(whole.lines().count(), 11, "{whole}");
         let table = Instance::new("ls0").table(16);
         let deletions = [
             "route del 10.20.0.0/16 dev tun table TABLE".replace("TABLE", &table.to_string()),

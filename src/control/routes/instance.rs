@@ -67,6 +67,7 @@ impl Instance {
         };
         let own = |rule: &&Rule| match rule.lookup {
             Lookup::Table(_) => lookups.contains(rule),
+            Lookup::Names(_) => rule.mark == self.mark(),
             Lookup::MainBeyond(_) => rule.mark == self.mark() || lookups.iter().any(|other| partner(rule, other)),
         };
         rules.iter().filter(own).copied().collect()

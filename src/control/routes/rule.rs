@@ -1,4 +1,4 @@
-//! Policy rules that keep our own datagrams out of the tunnel.
+//! Policy rules that keep our own datagrams, and the questions for our peers' names, out of the tunnel.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -10,14 +10,17 @@ use super::{Instance, Route};
 /// Priority of the first rule of prefix length 128. All others come after it, and before main's 32,766.
 const FIRST_PRIORITY: u32 = 5200;
 
-/// A rule for every packet whose mark is not `mark`.
+/// DNS (RFC 1035, section 4.2).
+pub const DNS: u16 = 53;
+
+/// A rule for every packet whose mark is not `mark`; of [`Lookup::Names`], `mark` only tells whose it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rule {
     /// Its place in the order; lower comes first.
     pub priority: u32,
     /// IPv4 and IPv6 have separate rules.
     pub family: Family,
-    /// Packets with this mark, our own datagrams, pass it by.
+    /// Packets with this mark, our own datagrams, pass it by. Otherwise, whose rule it is.
     pub mark: u32,
     /// What to consult.
     pub lookup: Lookup,
@@ -39,12 +42,34 @@ pub enum Lookup {
     MainBeyond(u8),
     /// All of a table of ours.
     Table(u32),
+    /// The main table, for what this host itself asks name servers.
+    Names(Transport),
+}
+
+/// What carries a question to a name server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Transport {
+    /// As most do.
+    Udp,
+    /// For long answers.
+    Tcp,
 }
 
 /// The rules that `routes` need: two for each family and own table.
 pub(super) fn for_routes(routes: &BTreeSet<Route>, instance: Instance, mark: u32) -> BTreeSet<Rule> {
     let own = routes.iter().filter_map(|route| Some((route, instance.length_of(route.table)?)));
     own.flat_map(|(route, length)| pair(Family::of(&route.prefix), route.table, length, mark)).collect()
+}
+
+/// The rules without which the name of a far end could not be looked up where all that is not main's goes into its
+/// tunnel: it might be dark until the name is known.
+pub(super) fn for_names(family: Family, instance: Instance) -> [Rule; 2] {
+    [(2, Transport::Tcp), (1, Transport::Udp)].map(|(before, transport)| Rule {
+        priority: FIRST_PRIORITY - before,
+        family,
+        mark: instance.mark(),
+        lookup: Lookup::Names(transport),
+    })
 }
 
 fn pair(family: Family, table: u32, length: u8, mark: u32) -> [Rule; 2] {
@@ -73,10 +98,13 @@ impl fmt::Display for Rule {
             Family::V4 => "IPv4",
             Family::V6 => "IPv6",
         };
-        write!(f, "{family} rule {}: not fwmark {:#x} lookup ", self.priority, self.mark)?;
+        let Self { priority, mark, .. } = self;
+        write!(f, "{family} rule {priority}: ")?;
         match self.lookup {
-            Lookup::MainBeyond(length) => write!(f, "main suppress_prefixlength {length}"),
-            Lookup::Table(table) => write!(f, "{table}"),
+            Lookup::MainBeyond(length) => write!(f, "not fwmark {mark:#x} lookup main suppress_prefixlength {length}"),
+            Lookup::Table(table) => write!(f, "not fwmark {mark:#x} lookup {table}"),
+            Lookup::Names(Transport::Udp) => write!(f, "from this host to udp port {DNS} lookup main"),
+            Lookup::Names(Transport::Tcp) => write!(f, "from this host to tcp port {DNS} lookup main"),
         }
     }
 }

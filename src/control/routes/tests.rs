@@ -68,9 +68,29 @@ fn device_routes(desired: &Desired) -> Vec<(IpNet, u32, Option<IpAddr>)> {
     desired.routes.iter().filter_map(of).collect()
 }
 
+/// Those of the far networks. That of the inside network is always there.
 fn last_resorts(desired: &Desired) -> Vec<(IpNet, u32)> {
     let all = desired.routes.iter().filter(|route| route.target == Target::Unreachable);
-    all.map(|route| (route.prefix, route.table)).collect()
+    all.map(|route| (route.prefix, route.table)).filter(|(prefix, _)| *prefix != net(INSIDE)).collect()
+}
+
+const INSIDE: &str = "169.254.77.0/30";
+
+fn inside_is_closed(desired: &Desired) -> bool {
+    let closes = |route: &Route| (route.prefix, route.table, route.target) == (net(INSIDE), MAIN, Target::Unreachable);
+    desired.routes.iter().any(closes)
+}
+
+#[test]
+fn the_inside_network_is_closed_like_those_of_the_far_site() {
+    let there = connection(&["10.20.0.0/16"]);
+    let before = Desired::new(&config(vec![there.clone()]), &Facts { device: None, endpoints: &[], host: &[] });
+    assert!(inside_is_closed(&before));
+    assert!(inside_is_closed(&running(&config(vec![there.clone()]), &[], &[])));
+    let withdraw = Connection { when_down: FailClosed::Withdraw, ..there.clone() };
+    assert!(!inside_is_closed(&running(&config(vec![withdraw]), &[], &[])));
+    let without = Connection { routes: false, ..there };
+    assert!(!inside_is_closed(&running(&config(vec![without]), &[], &[])));
 }
 
 #[test]
@@ -241,6 +261,31 @@ fn while_the_far_end_of_a_default_route_is_yet_to_be_learned_it_is_closed_and_ou
     assert_eq!(last_resorts(&closed), [(net("10.20.0.0/16"), MAIN), (net("0.0.0.0/0"), instance.table(0))]);
     assert_eq!(closed.rules.len(), 2);
     assert_eq!(mark(&config, &[]), instance.mark());
+}
+
+#[test]
+fn a_default_route_to_a_name_is_closed_from_the_start_but_for_the_questions_for_that_name() {
+    let mut named = connection(&["0.0.0.0/0", "10.20.0.0/16"]);
+    named.tunnels[0].endpoint = Some(Endpoint::Name("vpn.example.com".into(), 51820));
+    let (config, instance) = (config(vec![named.clone()]), Instance::new("ls0"));
+    let closed = Desired::new(&config, &Facts { device: None, endpoints: &[], host: &[] });
+    assert_eq!(last_resorts(&closed), [(net("10.20.0.0/16"), MAIN), (net("0.0.0.0/0"), instance.table(0))]);
+    let rules: Vec<_> = closed.rules.iter().map(|rule| (rule.priority, rule.family, rule.lookup)).collect();
+    let expected = [
+        (5198, Family::V4, Lookup::Names(Transport::Tcp)),
+        (5199, Family::V4, Lookup::Names(Transport::Udp)),
+        (5456, Family::V4, Lookup::MainBeyond(0)),
+        (5457, Family::V4, Lookup::Table(instance.table(0))),
+    ];
+    assert_eq!(rules, expected);
+    assert_eq!(mark(&config, &[]), instance.mark());
+    let resolved = running(&config, &["198.51.100.1"], &[]);
+    assert_eq!(resolved.rules, closed.rules, "and so it stays: the tunnel may be dark again");
+    assert_eq!(instance.own_rules(&resolved.rules), resolved.rules);
+    assert!(Instance::new("ls1").own_rules(&resolved.rules).is_empty());
+    named.networks.remove(0);
+    let narrow = Config { connections: vec![named], ..config };
+    assert!(running(&narrow, &[], &[]).rules.is_empty());
 }
 
 #[test]

@@ -145,6 +145,18 @@ async fn a_stale_socket_is_replaced_and_a_living_one_is_an_error() {
 }
 
 #[tokio::test]
+async fn where_it_cannot_listen_it_says_why_and_what_to_do() {
+    let folder = folder();
+    let file = folder.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let error = StatusServer::bind(&file.join("below/s")).unwrap_err();
+    assert!(error.to_string().contains("--socket"), "{error}");
+    let error = StatusServer::bind(&folder.path().join("s".repeat(200))).unwrap_err();
+    assert!(error.to_string().ends_with("; choose a shorter path"), "{error}");
+    assert!(StatusServer::bind(Path::new("/proc/s")).unwrap_err().to_string().contains("; "));
+}
+
+#[tokio::test]
 async fn a_successors_socket_is_left_alone() {
     let folder = folder();
     let path = folder.path().join("s");

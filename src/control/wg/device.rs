@@ -1,6 +1,7 @@
 //! The device: what `wg set` has made of it, and the data plane that follows.
 
 use std::cell::RefCell;
+use std::error::Error as _;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -8,19 +9,21 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use tokio::sync::Notify;
+use tokio::time::sleep;
 use tracing::{debug, error, info, warn};
 
 use super::link::LinkState;
 use super::peers::{Peers, Reserved};
 use crate::config::uapi::{Change, DeviceAnswer, Refusal, Setting};
 use crate::control::locked::locked;
+use crate::control::setup::NO_THREADS;
 use crate::control::uapi::Device;
 use crate::data::{Inputs, Plane};
-use crate::packet::Mtu;
+use crate::sys::minute::Minute;
 use crate::sys::tun;
 use crate::sys::udp::{self, BindError, Group};
 use crate::tunnel::key::PrivateKey;
-use crate::tunnel::{Gate, Identity, Table};
+use crate::tunnel::{Gate, Identity, Peer, Table};
 
 /// A port that was just given up may still be in a worker's hands.
 const PORT_TRIES: usize = 20;
@@ -32,6 +35,9 @@ pub(super) struct Live {
     table: Arc<ArcSwap<Table>>,
     workers: usize,
     state: RefCell<State>,
+    /// Makes the device be looked at.
+    changed: Arc<Notify>,
+    port_logged: Minute,
 }
 
 struct State {
@@ -45,6 +51,8 @@ struct State {
     sockets: Group,
     peers: Peers,
     link: LinkState,
+    /// How often the port was found taken since it was wanted.
+    tries: usize,
 }
 
 /// What a change needs and might not get.
@@ -60,15 +68,16 @@ impl Live {
         let workers = tun.queues.len();
         let state = State::new(workers)?;
         let table = Arc::new(ArcSwap::from_pointee(state.table()));
+        let notify = changed.clone();
         let inputs = Inputs {
             queues: tun.queues,
             offloads: tun.offloads,
             sockets: Group::closed(),
             table: table.clone(),
-            changed: Arc::new(move || changed.notify_one()),
+            changed: Arc::new(move || notify.notify_one()),
         };
-        let plane = Plane::start(inputs).context("cannot start the data threads")?;
-        Ok(Self { plane, table, workers, state: RefCell::new(state) })
+        let plane = Plane::start(inputs).context(NO_THREADS)?;
+        Ok(Self { plane, table, workers, state: RefCell::new(state), changed, port_logged: Minute::default() })
     }
 
     pub(super) fn stop(self) {
@@ -77,6 +86,12 @@ impl Live {
 
     pub(super) fn failure(&self) -> Option<&str> {
         self.plane.failure()
+    }
+
+    /// The sockets' mark, and all peers.
+    pub(super) fn peers(&self) -> (u32, Vec<Arc<Peer>>) {
+        let state = self.state.borrow();
+        (state.mark, state.peers.iter().cloned().collect())
     }
 
     /// Starts all handshakes over with the wall clock of now.
@@ -92,6 +107,7 @@ impl Live {
         let before = std::mem::replace(&mut state.link, link);
         if before.up && !link.up {
             info!("the interface is down");
+            state.tries = 0;
             let identity = state.identity.clone();
             state.peers.iter().for_each(|peer| peer.restart(&identity));
             self.use_sockets(&mut state, Group::closed());
@@ -107,15 +123,31 @@ impl Live {
 
     /// Opens the port of an interface that is up. Tried again at every look, should it fail.
     fn listen(&self, state: &mut State) {
-        match bind(state.port, self.workers, state.mark) {
+        match udp::bind(state.port, self.workers, state.mark) {
             Ok(sockets) => {
+                state.tries = 0;
                 info!(port = sockets.port, "listening");
                 self.use_sockets(state, sockets);
                 state.peers.iter().for_each(|peer| peer.hurry());
                 self.plane.wake_timers();
             }
-            Err(error) => error!("{error}; or set another with `wg set INTERFACE listen-port`"),
+            Err(BindError::InUse { .. }) if state.tries < PORT_TRIES => {
+                state.tries += 1;
+                self.look_soon();
+            }
+            Err(error) if self.port_logged.is_due(Instant::now()) => {
+                error!("{}; or set another with `wg set INTERFACE listen-port`", whole(&error));
+            }
+            Err(_) => {}
         }
+    }
+
+    fn look_soon(&self) {
+        let changed = self.changed.clone();
+        tokio::spawn(async move {
+            sleep(PORT_WAIT).await;
+            changed.notify_one();
+        });
     }
 
     fn use_sockets(&self, state: &mut State, sockets: Group) {
@@ -134,11 +166,11 @@ impl Live {
 
     /// Gets all that could be refused, before anything is changed.
     fn prepare(&self, state: &mut State, change: &Change) -> Result<Means, Refusal> {
-        let reserved = state.peers.reserve(&change.peers)?;
+        let reserved = state.peers.reserve(change)?;
         let mark = change.fwmark.unwrap_or(state.mark);
         let sockets = match state.port_wanted(change) {
             Some(port) => bind(port, self.workers, mark).map(Some).map_err(|error| {
-                warn!("{error}");
+                warn!("{}", whole(&error));
                 if matches!(error, BindError::InUse { .. }) { Refusal::PortInUse } else { Refusal::Io }
             }),
             None if mark != state.mark => state.sockets.set_mark(mark).map(|()| None).map_err(|_| Refusal::Io),
@@ -184,15 +216,8 @@ impl Device for Live {
             (_, Some(stranger)) => state.become_identity(stranger, false),
             _ => {}
         }
-        if change.replace_peers {
-            state.peers.clear();
-        }
-        let (identity, now) = (state.identity.clone(), Instant::now());
-        let mut reserved = means.reserved;
-        for peer in change.peers {
-            state.peers.change(peer, &identity, &mut reserved, now);
-        }
-        state.peers.release(reserved);
+        let identity = state.identity.clone();
+        state.peers.apply(change.replace_peers, change.peers, &identity, means.reserved, Instant::now());
         self.publish(&state);
         Ok(())
     }
@@ -202,9 +227,18 @@ impl State {
     fn new(workers: usize) -> anyhow::Result<Self> {
         let identity = Arc::new(stranger().context("the kernel gives no random bytes")?);
         let gate = Arc::new(Gate::new(identity.public()));
-        let link = LinkState { up: false, mtu: Mtu::DEFAULT };
         let peers = Peers::new(workers);
-        Ok(Self { identity, gate, has_key: false, port: 0, mark: 0, sockets: Group::closed(), peers, link })
+        Ok(Self {
+            identity,
+            gate,
+            has_key: false,
+            port: 0,
+            mark: 0,
+            sockets: Group::closed(),
+            peers,
+            link: LinkState::DOWN,
+            tries: 0,
+        })
     }
 
     /// Without a key nobody can be reached, so there is nobody.
@@ -212,7 +246,8 @@ impl State {
         let has_key = |_: &_| self.has_key;
         let peers = self.peers.iter().filter(has_key).cloned().collect();
         let owners = self.peers.owners().filter(|_| self.has_key);
-        Table::new(self.identity.clone(), self.gate.clone(), peers, owners, self.link.mtu).following()
+        let table = Table::new(self.identity.clone(), self.gate.clone(), peers, owners, self.link.mtu);
+        if self.link.cut { table } else { table.following() }
     }
 
     /// The port to be opened for this change; none = those that are open will do, or none is to be.
@@ -240,6 +275,11 @@ impl State {
 
 fn stranger() -> Result<Identity, getrandom::Error> {
     PrivateKey::generate().map(Identity::new)
+}
+
+/// The error and what the kernel said.
+fn whole(error: &BindError) -> String {
+    error.source().map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
 }
 
 fn bind(port: u16, workers: usize, mark: u32) -> Result<Group, BindError> {

@@ -20,6 +20,17 @@ const POLL: Duration = Duration::from_secs(2);
 pub(super) struct LinkState {
     pub(super) up: bool,
     pub(super) mtu: Mtu,
+    /// The interface's own MTU is larger: the kernel takes packets for it that no tunnel carries.
+    pub(super) cut: bool,
+}
+
+impl LinkState {
+    pub(super) const DOWN: Self = Self { up: false, mtu: Mtu::DEFAULT, cut: false };
+
+    fn new(up: bool, bytes: u32) -> Self {
+        let mtu = Mtu::of_interface(bytes);
+        Self { up, mtu, cut: usize::try_from(bytes).is_ok_and(|bytes| bytes > mtu.bytes()) }
+    }
 }
 
 /// Tells when the interface may have changed, and how it is.
@@ -60,6 +71,18 @@ impl LinkWatch {
         } else {
             self.netlink.link_named(&name).await?
         };
-        Ok(link.map(|link| LinkState { up: link.device.up, mtu: Mtu::of_interface(link.mtu) }))
+        Ok(link.map(|link| LinkState::new(link.device.up, link.mtu)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_mtu_beyond_what_a_tunnel_carries_is_cut_and_that_is_known() {
+        let of = |bytes| LinkState::new(true, bytes);
+        assert_eq!([68, 1420, 65_000, 65_001, 65_535].map(|bytes| of(bytes).cut), [false, false, false, true, true]);
+        assert_eq!([68, 1420, 65_535].map(|bytes| of(bytes).mtu.bytes()), [256, 1420, 65_000]);
     }
 }

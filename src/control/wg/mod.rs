@@ -18,10 +18,11 @@ use tokio::sync::Notify;
 use tracing::{info, warn};
 
 use super::clock::ClockWatch;
+use super::dead_ends;
 use super::log;
 use super::netlink::{Monitor, Netlink};
 use super::periodic::Periodic;
-use super::uapi::UapiServer;
+use super::uapi::{Removal, UapiServer};
 use crate::packet::Mtu;
 use crate::sys::{process, tun};
 
@@ -29,7 +30,7 @@ use device::Live;
 use link::LinkWatch;
 
 /// How often what no event announces is looked at.
-const LOOK: Duration = Duration::from_secs(10);
+const LOOK: Duration = Duration::from_secs(2);
 /// More workers than this help nobody.
 const WORKERS_MAX: usize = 64;
 
@@ -77,12 +78,13 @@ async fn live(options: &WgOptions, ready: impl FnOnce() -> anyhow::Result<()>) -
     let changed = Arc::new(Notify::new());
     let device = Live::start(tun, changed.clone())?;
     let clock = ClockWatch::new(None, &options.name);
-    let links = LinkWatch::new(handle, netlink, monitor, everywhere);
-    let mut keeper = Keeper { links, clock: RefCell::new(clock), changed };
+    let links = LinkWatch::new(handle, netlink.clone(), monitor, everywhere);
+    let mut keeper = Keeper { links, netlink, clock: RefCell::new(clock), changed };
+    let watches = Watches::new(&server)?;
     ready()?;
     info!(interface = options.name, workers, "the interface is there: configure it with wg");
     let outcome = tokio::select! {
-        outcome = keeper.work(&device, &server, stop) => outcome,
+        outcome = keeper.work(&device, watches, stop) => outcome,
         () = server.serve(&device) => Ok(()),
     };
     // The socket first: who sees it gone may start another.
@@ -91,6 +93,22 @@ async fn live(options: &WgOptions, ready: impl FnOnce() -> anyhow::Result<()>) -
     device.stop();
     info!("stopped");
     outcome
+}
+
+/// What needs a watch of its own in the kernel, which may have none left.
+struct Watches<'s> {
+    removal: Removal<'s>,
+    looks: Periodic,
+}
+
+impl<'s> Watches<'s> {
+    fn new(server: &'s UapiServer) -> anyhow::Result<Self> {
+        let removal = server.removal().context(
+            "cannot watch for the removal of the socket: raise fs.inotify.max_user_instances (sysctl), or end what \
+             holds them",
+        )?;
+        Ok(Self { removal, looks: Periodic::new(LOOK).context("cannot set a timer")? })
+    }
 }
 
 struct Stop([tokio::signal::unix::Signal; 3]);
@@ -114,15 +132,15 @@ impl Stop {
 /// Follows what happens around the device.
 struct Keeper {
     links: LinkWatch,
+    netlink: Netlink,
     clock: RefCell<ClockWatch>,
     changed: Arc<Notify>,
 }
 
 impl Keeper {
     /// Works until there is a reason to end, which is a failure or not.
-    async fn work(&mut self, device: &Live, server: &UapiServer, mut stop: Stop) -> anyhow::Result<()> {
-        let removal = server.removal().context("cannot watch the socket's folder")?;
-        let looks = Periodic::new(LOOK).context("cannot set a timer")?;
+    async fn work(&mut self, device: &Live, watches: Watches<'_>, mut stop: Stop) -> anyhow::Result<()> {
+        let Watches { removal, looks } = watches;
         loop {
             tokio::select! {
                 () = stop.wait() => return Ok(()),
@@ -135,6 +153,8 @@ impl Keeper {
                 ticked = looks.tick() => {
                     ticked.context("the timer failed")?;
                     self.look_at_clock(device);
+                    let (mark, peers) = device.peers();
+                    dead_ends::leave(&self.netlink, mark, peers).await;
                 }
             }
             if self.links.is_deleted() {

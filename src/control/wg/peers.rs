@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
-use crate::config::uapi::{AllowedIp, PeerAnswer, PeerChange, Refusal, Setting};
+use crate::config::uapi::{AllowedIp, Change, PeerAnswer, PeerChange, Refusal, Setting};
 use crate::control::locked::locked;
 use crate::control::uapi::{Handshakes, peer_answer};
 use crate::tunnel::key::{PresharedKey, PublicKey};
@@ -52,12 +52,11 @@ impl Peers {
         self.allowed.iter().map(|(network, id)| (*network, Owner::Tunnel(*id)))
     }
 
-    /// Takes what all peers need that `changes` may add.
-    pub(super) fn reserve(&mut self, changes: &[PeerChange]) -> Result<Reserved, Refusal> {
-        let adds = changes.iter().filter(|change| !change.remove && !change.update_only);
-        let new: HashSet<PublicKey> = adds.map(|change| change.public_key).collect();
-        let mut reserved = Reserved(Vec::with_capacity(new.len()));
-        for _ in new {
+    /// Takes what all peers need that `change` will add; a peer may be removed in it and added again.
+    pub(super) fn reserve(&mut self, change: &Change) -> Result<Reserved, Refusal> {
+        let adds = self.adds(change);
+        let mut reserved = Reserved(Vec::with_capacity(adds));
+        for _ in 0..adds {
             let worker = (self.members.len() + reserved.0.len()) % self.workers;
             match u8::try_from(worker).ok().and_then(|worker| self.slots.pair(worker).ok()) {
                 Some(pair) => reserved.0.push(pair),
@@ -70,19 +69,45 @@ impl Peers {
         Ok(reserved)
     }
 
+    /// How often a peer that is not there is added, in the order of the request.
+    fn adds(&self, change: &Change) -> usize {
+        let mut there: HashSet<PublicKey> = HashSet::new();
+        if !change.replace_peers {
+            there.extend(self.keys.keys());
+        }
+        let mut is_added = |peer: &&PeerChange| {
+            if peer.remove {
+                there.remove(&peer.public_key);
+            }
+            !peer.remove && !peer.update_only && there.insert(peer.public_key)
+        };
+        change.peers.iter().filter(&mut is_added).count()
+    }
+
     /// Gives back what was not needed.
     pub(super) fn release(&mut self, reserved: Reserved) {
         reserved.0.into_iter().flatten().for_each(|slot| self.slots.release(slot));
     }
 
-    /// Changes one peer. `identity` is who we are.
-    pub(super) fn change(
+    /// Does what a request says of peers, in its order. `identity` is who we are.
+    pub(super) fn apply(
         &mut self,
-        change: PeerChange,
+        replace: bool,
+        changes: Vec<PeerChange>,
         identity: &Arc<Identity>,
-        reserved: &mut Reserved,
+        mut reserved: Reserved,
         now: Instant,
     ) {
+        if replace {
+            self.clear();
+        }
+        for change in changes {
+            self.change(change, identity, &mut reserved, now);
+        }
+        self.release(reserved);
+    }
+
+    fn change(&mut self, change: PeerChange, identity: &Arc<Identity>, reserved: &mut Reserved, now: Instant) {
         if change.remove {
             return self.remove(&change.public_key);
         }
@@ -158,8 +183,7 @@ impl Peers {
         }
     }
 
-    /// Removes all peers.
-    pub(super) fn clear(&mut self) {
+    fn clear(&mut self) {
         let keys: Vec<PublicKey> = self.keys.keys().copied().collect();
         self.allowed.clear();
         keys.iter().for_each(|key| self.remove(key));
@@ -199,3 +223,6 @@ fn short(key: &PublicKey) -> String {
     let text = key.to_string();
     format!("{}\u{2026}", text.get(..8).unwrap_or_default())
 }
+
+#[cfg(test)]
+mod tests;

@@ -188,6 +188,8 @@ fn a_missing_driver_is_told_from_a_missing_right() {
     assert!(matches!(error(libc::EACCES), TunError::Closed));
     assert!(matches!(error(libc::EPERM), TunError::NotPermitted));
     assert!(matches!(error(libc::EMFILE), TunError::Io { .. }));
+    assert!(error(libc::EMFILE).to_string().contains("ulimit -n"));
+    assert!(not_attached(NAME, Errno::E2BIG).to_string().contains("fewer workers"));
     assert!(TunError::NoDevice.to_string().contains("modprobe tun"));
     assert!(TunError::Closed.to_string().contains("chmod 666 /dev/net/tun"));
 }

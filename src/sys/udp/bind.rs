@@ -13,6 +13,7 @@ use thiserror::Error;
 use tracing::warn;
 
 use super::super::minute::Minute;
+use super::super::remedy::remedy;
 use super::refusals::Refusals;
 use super::{Group, Socket, set_option, steering};
 
@@ -44,7 +45,7 @@ pub enum BindError {
     #[error("not permitted to set fwmark on the UDP sockets: start as root or give it CAP_NET_ADMIN")]
     MarkNotPermitted,
     /// Anything else.
-    #[error("could not set up UDP port {port} ({step}): {source}")]
+    #[error("could not set up UDP port {port} ({step}{})", remedy(source))]
     Io {
         /// The wanted port.
         port: u16,
@@ -337,6 +338,8 @@ mod tests {
         let marked = plan.not_marked(error(libc::EPERM)).to_string();
         assert!(marked.contains("CAP_NET_ADMIN"), "{marked}");
         let other = plan.failed("steering", error(libc::ENOMEM)).to_string();
-        assert!(other.contains("steering") && !other.contains('\n'), "{other}");
+        assert!(other.contains("steering") && other.contains("fewer workers") && !other.contains('\n'), "{other}");
+        let out_of_files = plan.failed("open", error(libc::EMFILE)).to_string();
+        assert!(out_of_files.contains("ulimit -n"), "{out_of_files}");
     }
 }

@@ -52,8 +52,14 @@ pub(super) struct Schedule {
     random: Random,
     /// The next attempt is allowed from then on.
     next_attempt: Option<Instant>,
+    /// The last attempt.
+    tried: Option<Instant>,
+    /// The peer was not heard between the last attempt and the one before.
+    in_vain: bool,
     /// boringtun has a handshake to finish.
     wish: bool,
+    /// Persistent keepalives were switched on, and none was sent since.
+    owes_keepalive: bool,
     /// When a packet last waited for a session.
     demand: Option<Instant>,
     /// The jitter of the newest session's renewal, and that session's age when it was last looked at.
@@ -63,7 +69,17 @@ pub(super) struct Schedule {
 impl Schedule {
     pub(super) const fn new(policy: Policy, seed: u64) -> Self {
         let renewal = (Duration::ZERO, Duration::MAX);
-        Self { policy, random: Random::new(seed), next_attempt: None, wish: false, demand: None, renewal }
+        Self {
+            policy,
+            random: Random::new(seed),
+            next_attempt: None,
+            tried: None,
+            in_vain: false,
+            wish: false,
+            owes_keepalive: false,
+            demand: None,
+            renewal,
+        }
     }
 
     /// boringtun's timers made an initiation.
@@ -80,7 +96,9 @@ impl Schedule {
         self.policy.keepalive
     }
 
+    /// Switched on, the first is due at once, as in the kernel.
     pub(super) const fn set_keepalive(&mut self, keepalive: Option<Duration>) {
+        self.owes_keepalive = keepalive.is_some() && (self.owes_keepalive || self.policy.keepalive.is_none());
         self.policy.keepalive = keepalive;
     }
 
@@ -100,16 +118,30 @@ impl Schedule {
         if !self.is_active(now, view) {
             self.wish = false;
         } else if (renew || self.needs_session(view)) && !self.must_wait(now) {
-            self.attempt(now);
+            self.attempt(now, view);
             return Act::Initiate;
         }
         let quiet = |interval| view.last_send.is_none_or(|age| age >= interval);
-        if view.session && self.policy.keepalive.is_some_and(quiet) { Act::Keepalive } else { Act::Nothing }
+        if view.session && (self.owes_keepalive || self.policy.keepalive.is_some_and(quiet)) {
+            self.owes_keepalive = false;
+            return Act::Keepalive;
+        }
+        Act::Nothing
     }
 
-    fn attempt(&mut self, now: Instant) {
+    fn attempt(&mut self, now: Instant, view: &LaneView) {
         self.wish = false;
+        let heard_since = |tried| view.last_receive.is_some_and(|age| age <= now.saturating_duration_since(tried));
+        self.in_vain = self.tried.is_some_and(|tried| !heard_since(tried));
+        self.tried = Some(now);
+        // The handshake ends with one.
+        self.owes_keepalive = false;
         self.next_attempt = Some(now + ATTEMPT + self.random.below(ATTEMPT_JITTER));
+    }
+
+    /// Whether the last attempt came after another one without the peer being heard in between.
+    pub(super) const fn is_in_vain(&self) -> bool {
+        self.in_vain
     }
 
     /// Whether we may initiate at all.

@@ -138,6 +138,21 @@ fn a_new_address_need_not_wait() {
     assert_eq!(schedule.next(now + TICK, &LaneView::default()), Act::Initiate);
 }
 
+#[test]
+fn attempts_are_in_vain_from_the_second_on_until_the_peer_is_heard() {
+    let mut schedule = Schedule::new(POLICY, 1);
+    let start = Instant::now();
+    let mut attempt = |after: u64, heard| {
+        let view = LaneView { last_receive: heard, ..LaneView::default() };
+        assert_eq!(schedule.next(start + Duration::from_secs(after), &view), Act::Initiate);
+        schedule.is_in_vain()
+    };
+    assert!(!attempt(0, None), "the first ever");
+    assert!(attempt(10, None));
+    assert!(!attempt(20, seconds(5)), "heard after the second");
+    assert!(attempt(30, seconds(15)));
+}
+
 const ON_DEMAND: Policy = Policy { initiates: Initiates::OnDemand, configured: true, smaller: true, keepalive: None };
 
 #[test]
@@ -169,4 +184,25 @@ fn on_demand_a_persistent_keepalive_is_demand_but_needs_no_answer() {
     assert!(initiates(keeps, &LaneView::default()));
     let quiet = LaneView { last_send: seconds(25), last_receive: seconds(60), ..lively() };
     assert_eq!(Schedule::new(keeps, 1).next(Instant::now(), &quiet), Act::Keepalive);
+}
+
+#[test]
+fn the_first_persistent_keepalive_goes_out_as_soon_as_they_are_switched_on() {
+    let mut schedule = Schedule::new(ON_DEMAND, 1);
+    let mut next = |keepalive| {
+        schedule.set_keepalive(keepalive);
+        schedule.next(Instant::now(), &lively())
+    };
+    assert_eq!(next(None), Act::Nothing);
+    assert_eq!(next(seconds(25)), Act::Keepalive);
+    assert_eq!([next(seconds(25)), next(seconds(20)), next(None)], [Act::Nothing; 3]);
+    assert_eq!([next(seconds(25)), next(seconds(25))], [Act::Keepalive, Act::Nothing]);
+}
+
+#[test]
+fn a_handshake_brings_the_first_persistent_keepalive_with_it() {
+    let mut schedule = Schedule::new(ON_DEMAND, 1);
+    schedule.set_keepalive(seconds(25));
+    assert_eq!(schedule.next(Instant::now(), &LaneView::default()), Act::Initiate);
+    assert_eq!(schedule.next(Instant::now(), &lively()), Act::Nothing);
 }
