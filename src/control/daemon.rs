@@ -19,6 +19,7 @@ use tracing::{info, warn};
 
 use super::clock::ClockWatch;
 use super::dead_ends;
+use super::limits;
 use super::log;
 use super::netlink::{self, Monitor, Netlink};
 use super::periodic::Periodic;
@@ -68,6 +69,7 @@ pub fn run(config: &Config, options: &RunOptions) -> anyhow::Result<()> {
     if !process::has_net_admin() {
         bail!("not permitted: start it as root, or give it the capability CAP_NET_ADMIN");
     }
+    limits::check_open_files(limits::workers(config.interface.workers))?;
     let keys = Keys::read(config)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

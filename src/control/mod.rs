@@ -6,6 +6,7 @@
 mod clock;
 pub mod daemon;
 mod dead_ends;
+mod limits;
 mod locked;
 pub mod log;
 pub mod netlink;

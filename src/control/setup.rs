@@ -7,7 +7,6 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::lchown;
 use std::path::Path;
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, bail};
@@ -26,7 +25,7 @@ use super::resolve::{Families, Resolver, lookup};
 use super::status_server::StatusServer;
 use super::tunnels::{Tunnels, Watch};
 use super::uapi::UapiServer;
-use super::{report, routes, state};
+use super::{limits, report, routes, state};
 use crate::config::{Config, Endpoint, Startup, key_file};
 use crate::data::{Inputs, Plane};
 use crate::packet::Mtu;
@@ -101,7 +100,7 @@ pub(super) async fn open(
     let configured: Vec<IpAddr> = config.tunnels().filter_map(|(_, tunnel)| address_of(&tunnel.endpoint)).collect();
     routing.before_device(config, &configured).await?.complete()?;
 
-    let workers = workers(config);
+    let workers = limits::workers(config.interface.workers);
     let device = tun::open(&config.interface.name, workers, config.interface.offload)?;
     let offloads = device.offloads;
     if config.interface.offload && !(offloads.tcp && offloads.udp) {
@@ -162,13 +161,6 @@ pub(super) async fn open(
         facts,
         changed,
     })
-}
-
-fn workers(config: &Config) -> usize {
-    match config.interface.workers {
-        0 => thread::available_parallelism().map_or(1, usize::from).min(64),
-        workers => workers,
-    }
 }
 
 fn address_of(endpoint: &Option<Endpoint>) -> Option<IpAddr> {

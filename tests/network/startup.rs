@@ -98,7 +98,7 @@ fn a_key_file_that_the_daemon_may_not_read_is_refused() {
     let Some(start) = Start::new() else { return };
     let daemon = start.daemon();
     std::os::unix::fs::chown(daemon.key_file(), Some(65534), Some(65534)).unwrap();
-    start.refuses(&daemon, &BOUND_BY_MODES, 1, &["ls0.key: permission denied", "chown"]);
+    start.refuses(&daemon, &BOUND_BY_MODES, 1, &[".key: permission denied", "chown"]);
 }
 
 #[test]
@@ -204,11 +204,10 @@ fn a_socket_that_cannot_be_made_is_refused() {
     start.judge(&finished, 1, &["status.sock"]);
 }
 
-/// Whichever step it is that meets the limit.
 #[test]
 fn too_few_open_files_are_named_with_the_remedy() {
     let Some(start) = Start::new() else { return };
-    for limit in [6, 8, 10, 12, 14, 16] {
+    for limit in [6, 16, 64] {
         start.refuses(&start.daemon(), &["prlimit", &format!("--nofile={limit}:{limit}")], 1, &["ulimit -n"]);
     }
 }

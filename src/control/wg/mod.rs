@@ -9,7 +9,6 @@ mod peers;
 
 use std::cell::RefCell;
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
@@ -19,6 +18,7 @@ use tracing::{info, warn};
 
 use super::clock::ClockWatch;
 use super::dead_ends;
+use super::limits;
 use super::log;
 use super::netlink::{Monitor, Netlink};
 use super::periodic::Periodic;
@@ -31,8 +31,6 @@ use link::LinkWatch;
 
 /// How often what no event announces is looked at.
 const LOOK: Duration = Duration::from_secs(2);
-/// More workers than this help nobody.
-const WORKERS_MAX: usize = 64;
 
 /// What the command line says.
 #[derive(Debug, Clone)]
@@ -56,16 +54,14 @@ pub fn run(options: &WgOptions, ready: impl FnOnce() -> anyhow::Result<()>) -> a
     if !process::has_net_admin() {
         bail!("not permitted: start it as root, or give it the capability CAP_NET_ADMIN");
     }
+    limits::check_open_files(limits::workers(options.workers))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(live(options, ready))
 }
 
 async fn live(options: &WgOptions, ready: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
     let stop = Stop::new()?;
-    let workers = match options.workers {
-        0 => thread::available_parallelism().map_or(1, usize::from).min(WORKERS_MAX),
-        workers => workers.min(WORKERS_MAX),
-    };
+    let workers = limits::workers(options.workers);
     let tun = tun::open(&options.name, workers, true)?;
     let server = UapiServer::bind(&options.name)?;
     let first = tun.queues.first().context("the interface has no queue")?;
