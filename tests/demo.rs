@@ -5,7 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::fs;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -17,7 +17,8 @@ use nix::unistd::{Pid, geteuid};
 fn may_run() -> bool {
     if !geteuid().is_root() {
         assert!(std::env::var_os("LINKSPAN_REQUIRE_NETWORK").is_none(), "the demo needs root");
-        eprintln!("SKIPPED: the demo needs root");
+        // Not eprintln: the test runner would swallow it.
+        let _ = writeln!(std::io::stderr(), "SKIPPED: the demo needs root");
     }
     geteuid().is_root()
 }
