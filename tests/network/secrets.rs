@@ -124,7 +124,9 @@ fn a_stranger_may_open_neither_socket() {
     let mut file = net.file(A, &[B]);
     // The folder of wg's sockets is the machine's, whatever the network namespace.
     file.name = unique_name();
-    let a = net.start(A, &file);
+    let mut a = net.daemon(A, &file);
+    a.wg = true;
+    a.start();
     a.wait("it answers", |_| true);
     assert!(wg(&["show", &file.name]).status.success());
     for socket in [a.socket(), socket_of(&file.name)] {
