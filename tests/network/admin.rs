@@ -236,8 +236,8 @@ fn what_interrupts_is_over_soon() {
     reaches(&net, seconds(5));
     let streams = Streams::start(net.gateway(A), net.gateway(B));
     for port in [7010, PORT_B] {
-        streams.during("another port of B", 1000, || b.set(&format!("listen-port {port}")));
-        streams.during("another port of A", 1000, || a.set(&format!("listen-port {}", port + 10)));
+        streams.during("another port of B", 200, || b.set(&format!("listen-port {port}")));
+        streams.during("another port of A", 200, || a.set(&format!("listen-port {}", port + 10)));
     }
     let psk = PresharedKey::generate().unwrap();
     streams.during("a preshared key at A", 100, || {
@@ -252,15 +252,15 @@ fn what_interrupts_is_over_soon() {
     });
     let old = a.public();
     a.key = PrivateKey::generate().unwrap();
-    streams.during("another private key of A", 4000, || {
+    streams.during("another private key of A", 1000, || {
         b.set(&format!("peer {old} remove peer {} allowed-ips 10.9.0.1/32,fd09::1/128", a.public()));
         a.set_key();
     });
-    streams.during("B is removed and added again", 4000, || {
+    streams.during("B is removed and added again", 1000, || {
         a.set(&format!("peer {} remove", b.public()));
         a.set(&format!("peer {} allowed-ips 10.9.0.2/32,fd09::2/128 endpoint 198.18.2.1:{PORT_B}", b.public()));
     });
-    streams.during("another address of A", 2000, || {
+    streams.during("another address of A", 1000, || {
         net.gateway(A).ip("address add 198.18.1.99/24 dev wan\naddress del 198.18.1.1/24 dev wan\n\
              address replace 198.18.1.99/24 dev wan\nroute replace default via 198.18.1.254\n");
     });

@@ -17,7 +17,7 @@ use nix::unistd::Pid;
 use crate::harness::daemon::Daemon;
 use crate::harness::host::at;
 use crate::harness::packets::noise;
-use crate::harness::traffic::{Pings, ping, pings_pass};
+use crate::harness::traffic::{Pings, ping, udp_echo};
 use crate::harness::*;
 
 /// Calls a second of one thread that waits between its attempts, traffic included; one that spins makes 10,000s.
@@ -27,13 +27,13 @@ const CALMLY: f64 = 2000.0;
 struct Linked<'n> {
     net: &'n Net,
     a: Daemon<'n>,
-    _b: Daemon<'n>,
+    b: Daemon<'n>,
 }
 
 impl<'n> Linked<'n> {
     fn new(net: &'n Net) -> Self {
         let (a, b) = net.link(&net.file(A, &[B]).with("workers = 1"), &net.file(B, &[A]));
-        let linked = Self { net, a, _b: b };
+        let linked = Self { net, a, b };
         linked.is_well();
         linked
     }
@@ -64,9 +64,14 @@ impl<'n> Linked<'n> {
         ping(self.net.lan(A), self.net.site(B).lan4(), &["-c", "10", "-i", "0.03", "-W", "0.2"]).0
     }
 
+    /// It carries so many packets there and back, without losing one.
+    fn carries(&self, packets: usize) {
+        udp_echo(self.net.lan(A), self.net.lan(B), self.net.site(B).lan4(), (1..=packets).map(|n| 100 * n));
+    }
+
     /// Whether it carries packets as ever.
     fn is_well(&self) {
-        pings_pass(self.net.lan(A), self.net.site(B).lan4(), &["-c", "3", "-i", "0.05", "-W", "5"]);
+        self.carries(3);
     }
 
     fn dropped(&self, reason: &str) -> u64 {
@@ -98,6 +103,12 @@ struct Fault {
 }
 
 impl Fault {
+    /// Waits until it has happened.
+    fn happened(&self) {
+        let injected = || fs::read_to_string(&self.trace).is_ok_and(|trace| trace.contains("(INJECTED)"));
+        eventually(seconds(10), "the fault happens", || injected().then_some(()));
+    }
+
     /// Ends it. The thread made far fewer calls than one that spins.
     fn over(self) {
         let lasted = self.since.elapsed().max(Duration::from_millis(200));
@@ -169,9 +180,8 @@ fn signals_and_old_icmp_errors_cost_no_packet_and_nothing_is_said() {
         ("inbound-0", "poll:error=EINTR:when=1..3"),
     ] {
         let injected = linked.fail(thread, fault);
-        let pings = linked.ping();
+        linked.carries(10);
         injected.over();
-        assert_eq!(pings, Pings { sent: 10, received: 10 }, "{fault}");
     }
     assert_eq!(linked.complaints(), [""; 0]);
 }
@@ -283,4 +293,20 @@ fn a_socket_that_cannot_be_read_is_told_once_a_minute_and_tried_on() {
 fn a_wait_that_fails_is_told_once_a_minute_and_no_reason_to_spin() {
     waits("outbound-0", &["poll:error=ENOMEM", "poll:error=EINVAL"], "reading the interface fails");
     waits("inbound-0", &["poll:error=ENOMEM", "poll:error=EINVAL"], "receiving fails");
+}
+
+#[test]
+fn a_handshake_that_cannot_be_sent_is_told_once_a_minute_and_tried_again() {
+    let Some(net) = Net::two_sites() else { return };
+    let mut linked = Linked::new(&net);
+    linked.b.kill();
+    let fault = linked.fail("handshakes", "sendmsg:error=ENETUNREACH");
+    linked.b.start();
+    fault.happened();
+    fault.over();
+    linked.b.wait_up();
+    linked.is_well();
+    let complaints = linked.complaints();
+    assert_eq!(complaints.len(), 1, "{complaints:#?}");
+    assert!(complaints[0].contains("look at the uplink"), "{complaints:#?}");
 }
