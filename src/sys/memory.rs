@@ -19,16 +19,23 @@ pub fn lock<T>(value: &T) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    fn locked_kib() -> u64 {
-        let status = std::fs::read_to_string("/proc/self/status").unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmLck:")).unwrap();
-        line.split_whitespace().next().unwrap().parse().unwrap()
+    /// Whether the mapping at `address` is locked (`lo` among the flags of smaps, proc_pid_smaps(5)).
+    fn is_locked(address: usize) -> bool {
+        let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let bounds = |line: &str| {
+            let (from, to) = line.split_whitespace().next()?.split_once('-')?;
+            Some(usize::from_str_radix(from, 16).ok()?..usize::from_str_radix(to, 16).ok()?)
+        };
+        let within = |line: &&str| bounds(line).is_some_and(|range| range.contains(&address));
+        let flags = smaps.lines().skip_while(|line| !within(line)).find_map(|line| line.strip_prefix("VmFlags:"));
+        flags.unwrap().split_whitespace().any(|flag| flag == "lo")
     }
 
     #[test]
     fn the_pages_of_a_value_are_locked() {
-        let (value, before) = (Box::new([1_u8; 8192]), locked_kib());
+        let value = Box::new([1_u8; 8192]);
         lock(&*value).unwrap();
-        assert!(locked_kib() >= before + 8);
+        let first = ptr::from_ref(&*value).addr();
+        assert!(is_locked(first) && is_locked(first + 8191));
     }
 }
