@@ -7,6 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use linkspan::tunnel::key::{PresharedKey, PrivateKey};
+use nix::sys::signal::Signal;
 
 use crate::harness::daemon::write_secret;
 use crate::harness::file::File;
@@ -117,6 +118,7 @@ fn the_kernel_s_wireguard_answers_initiates_and_moves() {
     let Some(mut far) = Far::new(&net) else { return };
     we_initiate(&net, &mut far);
     it_initiates(&net, &mut far);
+    linkspan_wg_initiates(&net, &mut far);
     if long() {
         a_rekey_loses_nothing(&net, &mut far);
     }
@@ -160,6 +162,24 @@ fn it_initiates(net: &Net, far: &mut Far<'_>) {
     assert_eq!(a.status().unwrap().endpoint(0), far.machine.endpoint6().to_string());
     far.everything_passes();
     a.stop();
+}
+
+/// With A's key and `wg` instead of a file, over IPv6: the IPv4 addresses are others by now.
+fn linkspan_wg_initiates(net: &Net, far: &mut Far<'_>) {
+    far.configure("");
+    let mut a = net.wg_interface(net.gateway(A));
+    let (name, key) = (a.name.clone(), a.secret("site", &net.site(A).key.reveal()));
+    let (key, public, endpoint) = (key.display(), far.key.public(), far.machine.endpoint6());
+    a.set(&format!(
+        "private-key {key} listen-port 51820 peer {public} allowed-ips 10.{NUMBER}.0.0/16,fd00:{NUMBER}::/48 endpoint \
+         {endpoint}"
+    ));
+    net.gateway(A).ip(&format!(
+        "link set {name} up\nroute add 10.{NUMBER}.0.0/16 dev {name}\nroute add fd00:{NUMBER}::/48 dev {name}\n"
+    ));
+    far.everything_passes();
+    a.signal(Signal::SIGTERM);
+    assert!(a.wait_exit(seconds(5)).success());
 }
 
 /// 140 s of pings with transfers between them: the rekey at 120 s is in it.
