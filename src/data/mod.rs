@@ -25,6 +25,7 @@ use arc_swap::ArcSwap;
 use crate::packet::Reason;
 use crate::packet::segment::SegmentScratch;
 use crate::sys::poll::EventFd;
+use crate::sys::process;
 use crate::sys::tun::{Offloads, Queue};
 use crate::sys::udp::{Group, Receive};
 use crate::tunnel::{OpenBuffer, SealBuffer, Table, TickBuffer};
@@ -181,6 +182,13 @@ impl Plane {
     }
 
     fn spawn(&mut self, name: String, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        let run = || {
+            // A packet waits for four such threads on its way there and back.
+            if let Err(error) = process::be_prompt() {
+                tracing::debug!(%error, "a longer way to the CPU where others are busy");
+            }
+            run();
+        };
         self.threads.push(thread::Builder::new().name(name).spawn(run)?);
         Ok(())
     }
