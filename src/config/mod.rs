@@ -22,7 +22,9 @@ pub mod uapi;
 mod value;
 
 pub use file::load;
-pub use model::{Config, Connection, Endpoint, FailClosed, Inside, Interface, RouteSource, Startup, Tunnel};
+pub use model::{
+    Config, Connection, Endpoint, FailClosed, Inside, Interface, RouteSource, Startup, Tunnel, is_default,
+};
 pub use problem::{Place, Problem, Problems};
 
 use toml::de::DeTable;

@@ -127,6 +127,12 @@ pub struct Inside {
     pub remote: IpAddr,
 }
 
+/// Whether `network` is the default route or a half of it (0.0.0.0/1, 128.0.0.0/1), as some write it.
+#[must_use]
+pub fn is_default(network: &IpNet) -> bool {
+    network.prefix_len() <= 1
+}
+
 /// `endpoint`: a name or an address, and a port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Endpoint {

@@ -257,7 +257,8 @@ impl Keeper<'_> {
         }
         shared.tunnels.borrow_mut().look(Instant::now());
         let endpoints = shared.tunnels.borrow().endpoints();
-        if endpoints != self.endpoints {
+        let seeking = shared.tunnels.borrow().seek_a_name();
+        if self.routing.seek(seeking) || endpoints != self.endpoints {
             self.endpoints = endpoints;
             self.keep_routes().await?;
         }

@@ -3,12 +3,12 @@
 use std::thread;
 
 use anyhow::bail;
-use nix::sys::resource::{Resource, getrlimit};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 /// More workers than this help nobody.
 const WORKERS_MAX: usize = 64;
-/// Descriptors of a worker: its queue, a socket of each family, its eventfd.
-const FILES_OF_WORKER: usize = 4;
+/// Descriptors of a worker: its queue, its eventfd, a socket of each family and two more while the port changes.
+const FILES_OF_WORKER: usize = 6;
 /// All others, with room for those who ask for the status.
 const FILES: usize = 64;
 
@@ -23,11 +23,14 @@ pub(super) fn workers(asked: usize) -> usize {
 /// Whether so many workers may open all that they need.
 ///
 /// # Errors
-/// With the remedy, when the limit is lower. Not every step says so itself: the runtime's first one panics.
+/// With the remedy, when the limit is lower and cannot be raised. Not every step would say so: tokio's first panics.
 pub(super) fn check_open_files(workers: usize) -> anyhow::Result<()> {
     let needed = (FILES + FILES_OF_WORKER * workers) as u64;
-    let (limit, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    if limit < needed {
+    let (limit, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    if limit < needed && needed <= most {
+        // A shell's limit is often far below what it may be.
+        setrlimit(Resource::RLIMIT_NOFILE, needed, most)?;
+    } else if limit < needed {
         bail!(
             "the limit of {limit} open files is too low for {workers} workers, {needed} are needed: raise it with \
              ulimit -n, or LimitNOFILE= of a service"

@@ -186,7 +186,8 @@ impl Netlink {
         match self.0.route().get(question).execute().try_next().await.map_err(Error::from) {
             // IPv6 takes the interface as a wish, and may answer with another.
             Ok(route) => Ok(route.and_then(|route| convert::interface(&route)).is_none_or(|other| other == interface)),
-            Err(Error::NoRoute) => Ok(false),
+            // No route, or one that prohibits.
+            Err(Error::NoRoute | Error::FamilyOff) => Ok(false),
             Err(error) => Err(error),
         }
     }

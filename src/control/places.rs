@@ -27,6 +27,11 @@ impl Places {
         self.endpoint.first().copied().filter(|_| !known)
     }
 
+    /// All of them.
+    pub(super) fn iter(&self) -> impl Iterator<Item = SocketAddr> {
+        self.endpoint.iter().copied().chain(self.heard)
+    }
+
     /// The tunnel is up, and its peer `at` this address.
     pub(super) fn heard(&mut self, at: SocketAddr) {
         self.next = None;
@@ -41,9 +46,9 @@ impl Places {
             return None;
         }
         self.next = Some(now + TURN);
-        let all = || self.endpoint.iter().copied().chain(self.heard);
-        let after = all().position(|place| Some(place) == at).map_or(0, |position| position + 1);
-        all().cycle().nth(after).filter(|place| Some(*place) != at)
+        let after = self.iter().position(|place| Some(place) == at).map_or(0, |position| position + 1);
+        let next = self.iter().chain(self.iter()).nth(after);
+        next.filter(|place| Some(*place) != at)
     }
 }
 

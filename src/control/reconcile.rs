@@ -27,6 +27,7 @@ pub struct Reconciler {
     instance: Instance,
     added: BTreeSet<Added>,
     problems: BTreeSet<String>,
+    seeking: bool,
 }
 
 /// What this process itself put there. What it found and kept is not in it.
@@ -71,7 +72,7 @@ impl Reconciler {
     #[must_use]
     pub fn new(netlink: Netlink, name: &str) -> Self {
         let instance = Instance::new(name);
-        Self { netlink, instance, added: BTreeSet::new(), problems: BTreeSet::new() }
+        Self { netlink, instance, added: BTreeSet::new(), problems: BTreeSet::new(), seeking: true }
     }
 
     /// Before the TUN is there: only the routes of last resort. Takes nothing away: what a crash left may close more,
@@ -80,7 +81,7 @@ impl Reconciler {
     /// # Errors
     /// When the kernel does not even answer.
     pub async fn before_device(&mut self, config: &Config, endpoints: &[IpAddr]) -> Result<Outcome, Error> {
-        let facts = Facts { device: None, endpoints, host: &[] };
+        let facts = Facts { device: None, endpoints, host: &[], seeking: self.seeking };
         let mut steps = plan(&Desired::new(config, &facts), &self.present(None).await?);
         steps.retain(|step| !matches!(step, Step::DeleteRoute(_) | Step::DeleteRule(_)));
         Ok(self.take(steps, None).await)
@@ -94,7 +95,7 @@ impl Reconciler {
     pub async fn running(&mut self, config: &Config, index: u32, endpoints: &[IpAddr]) -> Result<Outcome, Error> {
         let device = self.netlink.link(index).await?.ok_or(Error::NoDevice)?.device;
         let host = self.netlink.host_addresses().await?;
-        let facts = Facts { device: Some(device), endpoints, host: &host };
+        let facts = Facts { device: Some(device), endpoints, host: &host, seeking: self.seeking };
         self.apply(&Desired::new(config, &facts), Some(device)).await
     }
 
@@ -112,7 +113,15 @@ impl Reconciler {
         let host = self.netlink.host_addresses().await?;
         let sources = super::routes::absent_sources(config, &host);
         self.tell(&outcome, strict.into_iter().chain(down).chain(sources));
+        // Only a start is rolled back.
+        self.added.clear();
         Ok(())
+    }
+
+    /// Whether a far end with a name is yet to be found, as it is at the start; for the next pass. True if that is news.
+    pub const fn seek(&mut self, seeking: bool) -> bool {
+        let before = std::mem::replace(&mut self.seeking, seeking);
+        before != seeking
     }
 
     /// At a clean stop: takes away all that belongs to this instance, whoever put it there.

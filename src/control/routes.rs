@@ -6,7 +6,7 @@
 //!   L first: main's routes longer than L still win, then the table takes everything but marked datagrams, which are
 //!   our own. Done for connections in table main only; who names another table steers by rules of his own.
 //! * A default route counts as covering the endpoint until that is known. If it is a name, this host's own questions
-//!   to name servers take the main table, always: the tunnel could not come up again otherwise.
+//!   to name servers take the main table while the tunnel is dark: it could not come up again otherwise.
 //! * The inside network of a tunnel is the TUN's while that is there; an `unreachable` route lies under it, too.
 
 mod instance;
@@ -19,7 +19,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::config::{Config, Connection, Endpoint, FailClosed, Tunnel};
+use crate::config::{Config, Connection, Endpoint, FailClosed, Tunnel, is_default};
 
 pub use instance::Instance;
 pub use rule::{DNS, Family, Lookup, Rule, Transport};
@@ -79,6 +79,8 @@ pub struct Facts<'a> {
     pub endpoints: &'a [IpAddr],
     /// All addresses of this host.
     pub host: &'a [HostAddress],
+    /// A far end with a name is yet to be found.
+    pub seeking: bool,
 }
 
 /// What ought to be there. The default, nothing at all, is what a clean stop wants.
@@ -101,7 +103,8 @@ impl Desired {
         let routes: BTreeSet<Route> =
             routed.flat_map(|connection| routes_of(connection, instance, facts, config)).collect();
         let mut rules = rule::for_routes(&routes, instance, mark(config, facts.endpoints));
-        let named = config.connections.iter().filter(|connection| connection.routes).flat_map(default_behind_a_name);
+        let sought = config.connections.iter().filter(|connection| connection.routes && facts.seeking);
+        let named = sought.flat_map(default_behind_a_name);
         rules.extend(named.flat_map(|family| rule::for_names(family, instance)));
         let addresses = if facts.device.is_some_and(|device| device.up) { addresses(config) } else { BTreeSet::new() };
         Self { addresses, routes, rules }
@@ -168,14 +171,14 @@ fn routes_of(connection: &Connection, instance: Instance, facts: &Facts<'_>, con
 fn default_behind_a_name(connection: &Connection) -> impl Iterator<Item = Family> {
     let named = |tunnel: &Tunnel| matches!(tunnel.endpoint, Some(Endpoint::Name(..)));
     let named = connection.table == MAIN && connection.tunnels.iter().any(named);
-    connection.networks.iter().filter(move |network| named && network.prefix_len() == 0).map(Family::of)
+    connection.networks.iter().filter(move |network| named && is_default(network)).map(Family::of)
 }
 
 /// Whether datagrams to one of `endpoints` would be routed back into the tunnel by the route to `network`. A far end
 /// that is yet to be learned or looked up may be anywhere; until then nothing may leave by the host's own default route.
 fn loops(connection: &Connection, network: &IpNet, endpoints: &[IpAddr]) -> bool {
     let unsettled = |tunnel: &Tunnel| !matches!(tunnel.endpoint, Some(Endpoint::Address(_)));
-    let anywhere = network.prefix_len() == 0 && connection.tunnels.iter().any(unsettled);
+    let anywhere = is_default(network) && connection.tunnels.iter().any(unsettled);
     connection.table == MAIN && (anywhere || endpoints.iter().any(|endpoint| network.contains(endpoint)))
 }
 

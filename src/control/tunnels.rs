@@ -147,11 +147,18 @@ impl Tunnels {
         self.0.iter().filter_map(move |watch| watch.warning(now))
     }
 
-    /// Where all peers are, or call from, as far as that is known.
+    /// Whether a tunnel is dark whose far end has a name.
+    pub(super) fn seek_a_name(&self) -> bool {
+        self.0.iter().any(|watch| watch.state == State::Down && watch.resolver.is_some())
+    }
+
+    /// Where all peers are, may be or call from, as far as that is known. The same while they are sought.
     pub(super) fn endpoints(&self) -> Vec<IpAddr> {
         let peers = || self.0.iter().map(|watch| &watch.peer);
         let addresses = peers().filter_map(|peer| Some(peer.address()?.remote.ip()));
-        let mut all: Vec<IpAddr> = addresses.chain(peers().filter_map(|peer| peer.caller())).collect();
+        let callers = peers().filter_map(|peer| peer.caller(Instant::now()));
+        let places = self.0.iter().flat_map(|watch| watch.places.iter()).map(|place| place.ip());
+        let mut all: Vec<IpAddr> = addresses.chain(callers).chain(places).collect();
         all.sort_unstable();
         all.dedup();
         all

@@ -148,7 +148,7 @@ impl Handshakes {
                 if kind != Some(wire::Kind::Cookie) {
                     peer.counters.add_wire_received(datagram.len() as u64);
                 }
-                if kind == Some(wire::Kind::Initiation) && peer.called_from(from.remote.ip()) {
+                if kind == Some(wire::Kind::Initiation) && peer.called_from(from.remote.ip(), Instant::now()) {
                     (self.changed)();
                 }
                 self.follow(peer, &answer, from, &reply);

@@ -167,8 +167,8 @@ impl Plane {
                 opened: OpenBuffer::new(OPENED_PACKETS, OPENED_BYTES),
             },
         };
-        self.spawn(format!("outbound-{worker}"), move || outbound.run())?;
-        self.spawn(format!("inbound-{worker}"), move || inbound.run())
+        self.spawn(format!("outbound-{worker}"), promptly(move || outbound.run()))?;
+        self.spawn(format!("inbound-{worker}"), promptly(move || inbound.run()))
     }
 
     fn egress(&self, worker: usize) -> egress::Egress {
@@ -182,13 +182,6 @@ impl Plane {
     }
 
     fn spawn(&mut self, name: String, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
-        let run = || {
-            // A packet waits for four such threads on its way there and back.
-            if let Err(error) = process::be_prompt() {
-                tracing::debug!(%error, "a longer way to the CPU where others are busy");
-            }
-            run();
-        };
         self.threads.push(thread::Builder::new().name(name).spawn(run)?);
         Ok(())
     }
@@ -231,6 +224,16 @@ impl Plane {
     /// Every thread's heartbeat: a number that moves at least every 2.5 s.
     pub fn heartbeats(&self) -> impl Iterator<Item = u64> + '_ {
         self.counters.iter().map(|counters| counters.heartbeat())
+    }
+}
+
+/// A packet waits for four such threads on its way there and back.
+fn promptly(run: impl FnOnce() + Send) -> impl FnOnce() + Send {
+    || {
+        if let Err(error) = process::be_prompt() {
+            tracing::debug!(%error, "a longer way to the CPU where others are busy");
+        }
+        run();
     }
 }
 

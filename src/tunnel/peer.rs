@@ -25,6 +25,9 @@ use staging::Staging;
 /// A peer that was not heard for so long although it should be is down.
 const UNHEARD: Duration = Duration::from_secs(25);
 
+/// A caller is answered for so long: it calls again each 5 s until it is heard.
+const CALLING: Duration = Duration::from_secs(12);
+
 /// What makes a peer.
 pub struct PeerConfig {
     /// Its number.
@@ -77,8 +80,8 @@ pub struct Peer {
     key: PublicKey,
     secrets: Mutex<Secrets>,
     address: ArcSwapOption<Address>,
-    /// Where its last initiation came from, whoever sent that.
-    caller: Mutex<Option<IpAddr>>,
+    /// Where its last initiation came from, whoever sent that, and when.
+    caller: Mutex<Option<(IpAddr, Instant)>>,
     staging: Staging,
     schedule: Mutex<Schedule>,
     /// Its sessions.
@@ -194,14 +197,16 @@ impl Peer {
 
     /// An initiation of it came from `caller`: whether that is news. It may be a replay, and moves nothing; but the answer
     /// must find its way there.
-    pub fn called_from(&self, caller: IpAddr) -> bool {
-        self.caller.lock().replace(caller) != Some(caller)
+    pub fn called_from(&self, caller: IpAddr, now: Instant) -> bool {
+        let before = self.caller(now);
+        *self.caller.lock() = Some((caller, now));
+        before != Some(caller)
     }
 
-    /// Where the last initiation of it came from.
+    /// Where the last initiation of it came from, if that is not long ago.
     #[must_use]
-    pub fn caller(&self) -> Option<IpAddr> {
-        *self.caller.lock()
+    pub fn caller(&self, now: Instant) -> Option<IpAddr> {
+        self.caller.lock().filter(|(_, at)| now.saturating_duration_since(*at) < CALLING).map(|(caller, _)| caller)
     }
 
     /// The local side of `gone` is no more: the kernel chooses, until the peer is heard again. Nothing happens if the

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use super::Remark;
 use super::interface::{Interface, Table, word};
 use super::wg_quick::{Entry, Section};
-use crate::config::model::Endpoint;
+use crate::config::model::{self, Endpoint};
 use crate::config::{address, endpoint, value};
 use crate::tunnel::key::{PresharedKey, PublicKey};
 
@@ -170,16 +170,17 @@ fn keepalive(entry: &Entry<'_>) -> Result<Option<u16>, Remark> {
     entry.value.parse().map(Some).map_err(|_| Remark::at(entry.line, what, instead))
 }
 
-/// Everything through the tunnel, name servers too, and then the name of the far end is asked for.
+/// Everything through the tunnel, but for the questions for the far end's name.
 fn default_route_by_name(line: usize, connection: &Connection) -> Option<Remark> {
-    let is_default = connection.networks.iter().any(|network| network.prefix_len() == 0);
+    let is_default = connection.networks.iter().any(model::is_default);
     let is_name = matches!(connection.endpoint, Some(Endpoint::Name(..)));
     let routed = connection.table == Table::Auto;
     (is_default && is_name && routed).then(|| {
         Remark::at(
             line,
-            "everything goes through this tunnel, and its endpoint is a name that has to be resolved outside of it",
-            "write its address as `endpoint`, or use a name server in this machine's own network",
+            "everything goes through this tunnel, and its endpoint is a name that has to be resolved outside of it: while \
+             the tunnel is dark, this machine's own questions to port 53 go out in clear",
+            "write its address as `endpoint` if they must not",
         )
     })
 }

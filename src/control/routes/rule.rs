@@ -61,11 +61,21 @@ pub(super) fn for_routes(routes: &BTreeSet<Route>, instance: Instance, mark: u32
     own.flat_map(|(route, length)| pair(Family::of(&route.prefix), route.table, length, mark)).collect()
 }
 
+/// The first of a prefix length. Between those of real networks and those of default routes there is room for the
+/// questions for names: a network that is no default route takes those, too.
+const fn priority(length: u8) -> u32 {
+    let before = FIRST_PRIORITY + 2 * 128_u32.saturating_sub(length as u32);
+    if length > LONGEST_DEFAULT { before } else { before + 2 }
+}
+
+/// The prefix length of half a default route.
+const LONGEST_DEFAULT: u8 = 1;
+
 /// The rules without which the name of a far end could not be looked up where all that is not main's goes into its
 /// tunnel: it might be dark until the name is known.
 pub(super) fn for_names(family: Family, instance: Instance) -> [Rule; 2] {
     [(2, Transport::Tcp), (1, Transport::Udp)].map(|(before, transport)| Rule {
-        priority: FIRST_PRIORITY - before,
+        priority: priority(LONGEST_DEFAULT) - before,
         family,
         mark: instance.mark(),
         lookup: Lookup::Names(transport),
@@ -73,7 +83,7 @@ pub(super) fn for_names(family: Family, instance: Instance) -> [Rule; 2] {
 }
 
 fn pair(family: Family, table: u32, length: u8, mark: u32) -> [Rule; 2] {
-    let priority = FIRST_PRIORITY + 2 * u32::from(128_u8.saturating_sub(length));
+    let priority = priority(length);
     // The mark in the first rule changes no way that a packet takes; it tells our rule from another instance's.
     [
         Rule { priority, family, mark, lookup: Lookup::MainBeyond(length) },

@@ -57,7 +57,7 @@ fn host(address: &str, index: u32) -> HostAddress {
 
 fn running(config: &Config, endpoints: &[&str], host: &[HostAddress]) -> Desired {
     let endpoints: Vec<IpAddr> = endpoints.iter().map(|e| ip(e)).collect();
-    Desired::new(config, &Facts { device: Some(TUN), endpoints: &endpoints, host })
+    Desired::new(config, &Facts { device: Some(TUN), endpoints: &endpoints, host, seeking: true })
 }
 
 fn device_routes(desired: &Desired) -> Vec<(IpNet, u32, Option<IpAddr>)> {
@@ -84,7 +84,8 @@ fn inside_is_closed(desired: &Desired) -> bool {
 #[test]
 fn the_inside_network_is_closed_like_those_of_the_far_site() {
     let there = connection(&["10.20.0.0/16"]);
-    let before = Desired::new(&config(vec![there.clone()]), &Facts { device: None, endpoints: &[], host: &[] });
+    let before =
+        Desired::new(&config(vec![there.clone()]), &Facts { device: None, endpoints: &[], host: &[], seeking: true });
     assert!(inside_is_closed(&before));
     assert!(inside_is_closed(&running(&config(vec![there.clone()]), &[], &[])));
     let withdraw = Connection { when_down: FailClosed::Withdraw, ..there.clone() };
@@ -105,7 +106,7 @@ fn every_network_has_a_route_and_an_unreachable_one_of_worst_metric() {
 #[test]
 fn before_the_device_there_are_only_routes_of_last_resort() {
     let config = config(vec![connection(&["10.20.0.0/16"])]);
-    let desired = Desired::new(&config, &Facts { device: None, endpoints: &[], host: &[] });
+    let desired = Desired::new(&config, &Facts { device: None, endpoints: &[], host: &[], seeking: true });
     assert_eq!(last_resorts(&desired), [(net("10.20.0.0/16"), MAIN)]);
     assert_eq!((device_routes(&desired).len(), desired.addresses.len()), (0, 0));
 }
@@ -114,7 +115,7 @@ fn before_the_device_there_are_only_routes_of_last_resort() {
 fn a_device_that_is_down_takes_no_route() {
     let config = config(vec![connection(&["10.20.0.0/16"])]);
     let down = Some(Device { index: 7, up: false });
-    let desired = Desired::new(&config, &Facts { device: down, endpoints: &[], host: &[] });
+    let desired = Desired::new(&config, &Facts { device: down, endpoints: &[], host: &[], seeking: true });
     assert!(device_routes(&desired).is_empty());
     assert_eq!(last_resorts(&desired).len(), 1);
 }
@@ -257,7 +258,7 @@ fn two_instances_with_the_same_configured_mark_leave_each_others_rules_alone() {
 fn while_the_far_end_of_a_default_route_is_yet_to_be_learned_it_is_closed_and_our_datagrams_are_marked() {
     let config = config(vec![connection(&["0.0.0.0/0", "10.20.0.0/16"])]);
     let instance = Instance::new("ls0");
-    let closed = Desired::new(&config, &Facts { device: None, endpoints: &[], host: &[] });
+    let closed = Desired::new(&config, &Facts { device: None, endpoints: &[], host: &[], seeking: true });
     assert_eq!(last_resorts(&closed), [(net("10.20.0.0/16"), MAIN), (net("0.0.0.0/0"), instance.table(0))]);
     assert_eq!(closed.rules.len(), 2);
     assert_eq!(mark(&config, &[]), instance.mark());
@@ -268,21 +269,32 @@ fn a_default_route_to_a_name_is_closed_from_the_start_but_for_the_questions_for_
     let mut named = connection(&["0.0.0.0/0", "10.20.0.0/16"]);
     named.tunnels[0].endpoint = Some(Endpoint::Name("vpn.example.com".into(), 51820));
     let (config, instance) = (config(vec![named.clone()]), Instance::new("ls0"));
-    let closed = Desired::new(&config, &Facts { device: None, endpoints: &[], host: &[] });
+    let closed = Desired::new(&config, &Facts { device: None, endpoints: &[], host: &[], seeking: true });
     assert_eq!(last_resorts(&closed), [(net("10.20.0.0/16"), MAIN), (net("0.0.0.0/0"), instance.table(0))]);
     let rules: Vec<_> = closed.rules.iter().map(|rule| (rule.priority, rule.family, rule.lookup)).collect();
     let expected = [
-        (5198, Family::V4, Lookup::Names(Transport::Tcp)),
-        (5199, Family::V4, Lookup::Names(Transport::Udp)),
-        (5456, Family::V4, Lookup::MainBeyond(0)),
-        (5457, Family::V4, Lookup::Table(instance.table(0))),
+        (5454, Family::V4, Lookup::Names(Transport::Tcp)),
+        (5455, Family::V4, Lookup::Names(Transport::Udp)),
+        (5458, Family::V4, Lookup::MainBeyond(0)),
+        (5459, Family::V4, Lookup::Table(instance.table(0))),
     ];
     assert_eq!(rules, expected);
     assert_eq!(mark(&config, &[]), instance.mark());
     let resolved = running(&config, &["198.51.100.1"], &[]);
-    assert_eq!(resolved.rules, closed.rules, "and so it stays: the tunnel may be dark again");
+    assert_eq!(resolved.rules, closed.rules);
+    let found = Facts { device: Some(TUN), endpoints: &[ip("198.51.100.1")], host: &[], seeking: false };
+    assert_eq!(Desired::new(&config, &found).rules.len(), 2, "a tunnel that is up carries those questions, too");
     assert_eq!(instance.own_rules(&resolved.rules), resolved.rules);
     assert!(Instance::new("ls1").own_rules(&resolved.rules).is_empty());
+    // A name server in a network that is no default route is behind the tunnel, its table comes first.
+    let inside = running(&config, &["10.20.0.9"], &[]).rules;
+    let place = |lookup| inside.iter().find(|rule| rule.lookup == lookup).unwrap().priority;
+    assert!(place(Lookup::Table(instance.table(16))) < place(Lookup::Names(Transport::Tcp)));
+    let halves = Connection { networks: vec![net("0.0.0.0/1"), net("128.0.0.0/1")], ..named.clone() };
+    let halves = Config { connections: vec![halves], ..config.clone() };
+    let closed = Desired::new(&halves, &Facts { device: None, endpoints: &[], host: &[], seeking: true });
+    assert!(last_resorts(&closed).iter().all(|(_, table)| *table == instance.table(1)));
+    assert_eq!(closed.rules.len(), 4);
     named.networks.remove(0);
     let narrow = Config { connections: vec![named], ..config };
     assert!(running(&narrow, &[], &[]).rules.is_empty());

@@ -55,7 +55,7 @@ pub fn run(options: &WgOptions, ready: impl FnOnce() -> anyhow::Result<()>) -> a
         bail!("not permitted: start it as root, or give it the capability CAP_NET_ADMIN");
     }
     limits::check_open_files(limits::workers(options.workers))?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
     runtime.block_on(live(options, ready))
 }
 

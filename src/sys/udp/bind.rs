@@ -198,9 +198,10 @@ fn undo(socket: &socket2::Socket, domain: Domain) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether the kernel hands over runs of datagrams in one piece, as quinn-udp's constructor asks it to.
+/// Whether the kernel hands over runs of datagrams in one piece, as quinn-udp's constructor asks it to. Before Linux 5.13
+/// it does so without saying so.
 fn coalesces(socket: &socket2::Socket) -> bool {
-    getsockopt(socket, sockopt::UdpGroSegment).unwrap_or(false)
+    getsockopt(socket, sockopt::UdpGroSegment).unwrap_or(true)
 }
 
 /// Beyond the system's limit where permitted, else up to it. Smaller buffers still work, so no failure counts.
