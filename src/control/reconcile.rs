@@ -118,7 +118,7 @@ impl Reconciler {
         Ok(())
     }
 
-    /// Whether a far end with a name is yet to be found, as it is at the start; for the next pass. True if that is news.
+    /// Whether a far end with a name is yet to be found, as at the start. For the next pass; true if that is news.
     pub const fn seek(&mut self, seeking: bool) -> bool {
         let before = std::mem::replace(&mut self.seeking, seeking);
         before != seeking

@@ -103,7 +103,11 @@ fn a_caller_inside_a_routed_subnet_is_answered() {
     let before = net.gateway(A).footprint();
     let mut file = net.file(A, &[B]).endpoint(None::<String>);
     file.connections[0].networks = vec!["10.2.0.0/16".into(), "198.18.2.0/24".into()];
-    let (mut a, _b) = net.link(&file, &net.file(B, &[A]));
+    let mut a = net.start(A, &file);
+    a.wait("it answers", |_| true);
+    let _b = net.start(B, &net.file(B, &[A]));
+    // The answer to its first call is lost; it calls again after 5 s.
+    a.wait_up_within(seconds(20));
     pings_pass(net.lan(A), net.site(B).lan4(), &["-c", "5", "-i", "0.1", "-W", "2"]);
     assert_eq!(a.status().unwrap().dropped("out_loop"), 0);
     a.stop();

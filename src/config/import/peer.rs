@@ -178,8 +178,8 @@ fn default_route_by_name(line: usize, connection: &Connection) -> Option<Remark>
     (is_default && is_name && routed).then(|| {
         Remark::at(
             line,
-            "everything goes through this tunnel, and its endpoint is a name that has to be resolved outside of it: while \
-             the tunnel is dark, this machine's own questions to port 53 go out in clear",
+            "everything goes through this tunnel, and its endpoint is a name that has to be resolved outside of it: \
+             while the tunnel is dark, this machine's own questions to port 53 go out in clear",
             "write its address as `endpoint` if they must not",
         )
     })
