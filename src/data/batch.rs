@@ -14,6 +14,27 @@ const LARGEST: usize = vnet::LEN + 65_535;
 /// Room for three of the largest packets; more would not stay in a core's cache.
 const ARENA: usize = 3 * (LARGEST + SPARE);
 
+/// How much a thread took at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Took {
+    Nothing,
+    /// And then there was no more.
+    Little,
+    /// Enough to keep a thread at work.
+    Much,
+}
+
+impl Took {
+    /// Half a batch is much, or the bytes of one whole super-packet.
+    pub(super) const fn of(packets: usize, bytes: usize) -> Self {
+        match packets {
+            0 => Self::Nothing,
+            _ if packets >= Batch::ITEMS / 2 || bytes >= LARGEST => Self::Much,
+            _ => Self::Little,
+        }
+    }
+}
+
 /// One packet as the kernel handed it over.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Item {
@@ -40,6 +61,8 @@ pub(super) struct Batch {
     arena: Box<[u8]>,
     items: [Item; Self::ITEMS],
     count: usize,
+    /// Where the next packet would lie.
+    end: usize,
 }
 
 impl Batch {
@@ -47,20 +70,18 @@ impl Batch {
     pub(super) const ITEMS: usize = 64;
 
     pub(super) fn new() -> Self {
-        Self { arena: vec![0; ARENA].into_boxed_slice(), items: [Item::EMPTY; Self::ITEMS], count: 0 }
+        Self { arena: vec![0; ARENA].into_boxed_slice(), items: [Item::EMPTY; Self::ITEMS], count: 0, end: 0 }
     }
 
-    /// Reads until the queue is empty or the batch is full. Returns how many packets there are; 0 = sleep. What is no
-    /// packet is counted in `drops`.
+    /// Reads until the queue is empty, or the batch has `most` packets or is full. What is no packet is counted in `drops`.
     ///
     /// # Errors
     /// When the kernel refuses. An error comes alone: what was read before it is handed over first.
-    pub(super) fn fill(&mut self, queue: &Queue, drops: &DropCounters) -> io::Result<usize> {
-        self.count = 0;
-        let mut at = 0;
-        for _ in 0..Self::ITEMS {
+    pub(super) fn fill(&mut self, most: usize, queue: &Queue, drops: &DropCounters) -> io::Result<()> {
+        (self.count, self.end) = (0, 0);
+        for _ in 0..most.min(Self::ITEMS) {
             // The spare bytes behind the packet must lie in the arena, too.
-            let Some(room) = self.arena.get_mut(at..at + LARGEST + SPARE) else { break };
+            let Some(room) = self.arena.get_mut(self.end..self.end + LARGEST + SPARE) else { break };
             let read = match queue.read(room.split_at_mut(LARGEST).0) {
                 Ok(read) if read >= vnet::LEN => read,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
@@ -71,14 +92,19 @@ impl Batch {
             };
             match (room.get(..read).and_then(Vnet::parse), self.items.get_mut(self.count)) {
                 (Some(vnet), Some(item)) => {
-                    *item = Item { vnet, start: at + vnet::LEN, len: read - vnet::LEN };
+                    *item = Item { vnet, start: self.end + vnet::LEN, len: read - vnet::LEN };
                     self.count += 1;
-                    at = (at + read + SPARE).next_multiple_of(SPARE);
+                    self.end = (self.end + read + SPARE).next_multiple_of(SPARE);
                 }
                 _ => drops.add(Reason::OutMalformed, 1),
             }
         }
-        Ok(self.count)
+        Ok(())
+    }
+
+    /// How much it is.
+    pub(super) fn took(&self) -> Took {
+        Took::of(self.count, self.end)
     }
 
     /// The packets read, and the arena that they lie in.
@@ -130,5 +156,19 @@ impl Burst {
     pub(super) fn packets<'a>(&'a self, arena: &'a [u8]) -> impl Cleartext {
         let ranges = self.ranges.get(..self.count).unwrap_or_default();
         Packets::new(ranges.iter().filter_map(|range| arena.get(range.clone())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn much_is_half_a_batch_or_the_bytes_of_a_super_packet() {
+        assert_eq!(Took::of(0, 0), Took::Nothing);
+        assert_eq!(Took::of(1, 100), Took::Little);
+        assert_eq!(Took::of(31, 3100), Took::Little);
+        assert_eq!(Took::of(32, 3200), Took::Much);
+        assert_eq!(Took::of(1, LARGEST), Took::Much);
     }
 }

@@ -15,15 +15,18 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 
 use super::Changed;
+use super::batch::Took;
 use super::counters::Counters;
+use super::duty::Duty;
 use super::egress::Egress;
 use super::handshake::HandshakeQueue;
+use super::pace::Pace;
 use super::stop::Stop;
 use super::trouble::{PAUSE, Trouble};
 use super::writer::TunWriter;
 use crate::packet::mss::{self, Checksum};
 use crate::packet::{Reason, ecn, ip};
-use crate::sys::poll::{self, EventFd};
+use crate::sys::poll::{self, EventFd, Ready};
 use crate::sys::udp::{Group, Receive, Received, Socket};
 use crate::tunnel::gate::Verdict;
 use crate::tunnel::wire::{self, Kind};
@@ -32,15 +35,22 @@ use crate::tunnel::{Address, Local, OpenBuffer, Peer, Roam, Table};
 /// Receive calls on one socket before the other one gets its turn.
 const RECEIVES: usize = 4;
 
+/// Among what is waited for: the call to look again, the queue, the sockets.
+const LOOK: usize = 1;
+const QUEUE: usize = 2;
+const SOCKETS: usize = 3;
+
 /// One inbound worker and all that it owns.
 pub(super) struct Inbound {
     pub(super) worker: usize,
     pub(super) sockets: Arc<ArcSwap<Group>>,
-    /// Notified when `sockets` are others.
-    pub(super) rewired: Arc<EventFd>,
+    /// Notified when `sockets` are others, or the queue is this thread's again.
+    pub(super) look: Arc<EventFd>,
+    pub(super) duty: Arc<Duty>,
     pub(super) table: Arc<ArcSwap<Table>>,
     pub(super) stop: Arc<Stop>,
     pub(super) trouble: Arc<Trouble>,
+    pub(super) pace: Pace,
     pub(super) receive: Receive,
     pub(super) way: Way,
 }
@@ -48,45 +58,62 @@ pub(super) struct Inbound {
 impl Inbound {
     /// Runs until told to stop.
     pub(super) fn run(mut self) {
+        let mut ready = Ready::ALL;
         while !self.stop.is_set() {
             self.way.counters.beat();
-            let table = self.table.load();
             let sockets = self.sockets.load();
-            let (mut idle, mut failed) = (true, None);
-            for socket in of_worker(&sockets, self.worker) {
-                match drain(socket, &mut self.receive, &table, &mut self.way) {
-                    Ok(took) => idle &= !took,
-                    Err(error) => failed = Some(error),
+            ready = match self.turn(&sockets, ready) {
+                Ok(Took::Much) => {
+                    self.pace.much();
+                    Ready::ALL
                 }
-            }
-            drop(table);
-            match failed.filter(|_| idle) {
-                Some(error) => self.pause(&error),
-                None if idle => self.sleep(&sockets),
-                None => {}
-            }
+                Ok(Took::Little | Took::Nothing) => self.sleep(&sockets),
+                Err(error) => self.pause(&error),
+            };
         }
     }
 
-    fn sleep(&self, sockets: &Group) {
+    /// Takes what there is where something is `ready`, and carries the answers. An error if that was all.
+    fn turn(&mut self, sockets: &Group, ready: Ready) -> io::Result<Took> {
+        let table = self.table.load();
+        let (mut took, mut failed) = (Took::Nothing, None);
+        for (_, socket) in of_worker(sockets, self.worker).enumerate().filter(|(at, _)| ready.has(SOCKETS + at)) {
+            match drain(socket, &mut self.receive, &table, &mut self.way) {
+                Ok(some) => took = took.max(some),
+                Err(error) => failed = Some(error),
+            }
+        }
+        drop(table);
+        if took > Took::Nothing || ready.has(QUEUE) {
+            took = took.max(self.duty.stand_in());
+        }
+        failed.filter(|_| took == Took::Nothing).map_or(Ok(took), Err)
+    }
+
+    /// Until something is ready: which of them.
+    fn sleep(&mut self, sockets: &Group) -> Ready {
+        self.pace.rest(self.duty.is_away());
         let stop = self.stop.as_fd();
-        let mut wait = [stop, self.rewired.as_fd(), stop, stop];
-        for (slot, socket) in wait.iter_mut().skip(2).zip(of_worker(sockets, self.worker)) {
+        let mut wait = [stop, self.look.as_fd(), self.duty.waits_for().unwrap_or(stop), stop, stop];
+        for (slot, socket) in wait.iter_mut().skip(SOCKETS).zip(of_worker(sockets, self.worker)) {
             *slot = socket.as_fd();
         }
         match poll::poll(&wait, super::HEARTBEAT) {
-            Ok(ready) if ready.has(1) => {
-                self.rewired.drain();
+            Ok(ready) => {
+                if ready.has(LOOK) {
+                    self.look.drain();
+                }
+                ready
             }
-            Ok(_) => {}
             Err(error) => self.pause(&error),
         }
     }
 
     /// Something fails that should not: not at full speed, at least.
-    fn pause(&self, error: &io::Error) {
+    fn pause(&self, error: &io::Error) -> Ready {
         self.trouble.receiving(error);
         thread::sleep(PAUSE);
+        Ready::ALL
     }
 }
 
@@ -95,23 +122,32 @@ fn of_worker(sockets: &Group, worker: usize) -> impl Iterator<Item = &Arc<Socket
     sockets.v4.get(worker).into_iter().chain(sockets.v6.get(worker))
 }
 
-/// Takes what `socket` has, up to a bound. False when there was nothing; an error when all there was were errors.
-fn drain(socket: &Socket, receive: &mut Receive, table: &Table, way: &mut Way) -> io::Result<bool> {
-    let (mut took, mut failed) = (false, None);
+/// Takes what `socket` has, up to a bound. An error when all there was were errors.
+fn drain(socket: &Socket, receive: &mut Receive, table: &Table, way: &mut Way) -> io::Result<Took> {
+    let (mut took, mut failed) = (Took::Nothing, None);
+    let (mut datagrams, mut bytes) = (0, 0);
     for _ in 0..RECEIVES {
         match socket.receive(receive) {
             Ok(_) => {
-                took = true;
                 let now = Instant::now();
-                receive.runs().for_each(|run| way.take(table, &run, now));
+                for run in receive.runs() {
+                    bytes += run.bytes.len();
+                    datagrams += run.bytes.len().div_ceil(run.stride);
+                    way.take(table, &run, now);
+                }
                 way.deliver();
+                took = Took::of(datagrams, bytes);
+                if took < Took::Much {
+                    // The answer first; whether there is more, the poll tells.
+                    return Ok(took);
+                }
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(took),
             // An ICMP error of an earlier send, most likely: the datagrams behind it are fine.
             Err(error) => failed = Some(error),
         }
     }
-    failed.filter(|_| !took).map_or(Ok(took), Err)
+    failed.filter(|_| took == Took::Nothing).map_or(Ok(Took::Much), Err)
 }
 
 /// A worker's way from a datagram to the interface, with its buffers.

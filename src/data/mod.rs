@@ -7,10 +7,12 @@
 mod answers;
 mod batch;
 mod counters;
+mod duty;
 mod egress;
 mod handshake;
 mod inbound;
 mod outbound;
+mod pace;
 mod stop;
 mod trouble;
 mod writer;
@@ -25,7 +27,6 @@ use arc_swap::ArcSwap;
 use crate::packet::Reason;
 use crate::packet::segment::SegmentScratch;
 use crate::sys::poll::EventFd;
-use crate::sys::process;
 use crate::sys::tun::{Offloads, Queue};
 use crate::sys::udp::{Group, Receive};
 use crate::tunnel::{OpenBuffer, SealBuffer, Table, TickBuffer};
@@ -57,8 +58,8 @@ pub struct Plane {
     threads: Vec<JoinHandle<()>>,
     shared: Shared,
     counters: Vec<Arc<counters::Counters>>,
-    /// One a worker: tells that the sockets are others.
-    rewired: Vec<Arc<EventFd>>,
+    /// One a worker: makes it look at its sockets again.
+    looks: Vec<Arc<EventFd>>,
 }
 
 /// What every thread has a hand on.
@@ -89,7 +90,7 @@ impl Plane {
             trouble: Arc::default(),
             changed: inputs.changed,
         };
-        let mut plane = Self { threads: Vec::new(), shared, counters: Vec::new(), rewired: Vec::new() };
+        let mut plane = Self { threads: Vec::new(), shared, counters: Vec::new(), looks: Vec::new() };
         let workers = inputs.queues.len();
         let started = plane.start_handshakes(jobs, workers).and_then(|()| {
             let mut queues = inputs.queues.into_iter().enumerate();
@@ -123,52 +124,69 @@ impl Plane {
     }
 
     fn start_worker(&mut self, worker: usize, workers: usize, queue: Queue, offloads: Offloads) -> io::Result<()> {
-        let queue = Arc::new(queue);
-        let egress = self.egress(worker);
-        let rewired = Arc::new(EventFd::new()?);
-        self.rewired.push(rewired.clone());
-        let now = Instant::now();
-        let outbound = outbound::Outbound {
-            queue: queue.clone(),
-            table: self.shared.table.clone(),
+        let (queue, look, now) = (Arc::new(queue), Arc::new(EventFd::new()?), Instant::now());
+        self.looks.push(look.clone());
+        let counters = self.new_counters();
+        let outbound = self.outbound(worker, workers, &queue, counters.clone(), now);
+        let duty = Arc::new(duty::Duty::new(queue.clone(), outbound, look.clone())?);
+        let outbound = duty::OutboundThread {
+            duty: duty.clone(),
             stop: self.shared.stop.clone(),
             failure: self.shared.failure.clone(),
             trouble: self.shared.trouble.clone(),
-            batch: batch::Batch::new(),
-            way: outbound::Way {
-                answers: answers::Answers::new(queue.clone(), now),
-                burst: batch::Burst::new(),
-                scratch: SegmentScratch::new(),
-                sealer: outbound::Sealer {
-                    worker,
-                    egress: egress.clone(),
-                    handshakes: self.shared.handshakes.clone(),
-                    counters: self.new_counters(),
-                    sealed: SealBuffer::new(seal_limit(workers), self.shared.table.load().mtu()),
-                    limit: seal_limit(workers),
-                },
-            },
             changed: self.shared.changed.clone(),
+            counters,
         };
         let inbound = inbound::Inbound {
             worker,
             sockets: self.shared.sockets.clone(),
-            rewired,
+            look,
+            duty,
             table: self.shared.table.clone(),
             stop: self.shared.stop.clone(),
             trouble: self.shared.trouble.clone(),
+            pace: pace::Pace::new(now),
             receive: Receive::new(RECEIVE),
             way: inbound::Way {
                 writer: writer::TunWriter::new(queue, offloads, self.shared.trouble.clone()),
-                egress,
+                egress: self.egress(worker),
                 handshakes: self.shared.handshakes.clone(),
                 counters: self.new_counters(),
                 changed: self.shared.changed.clone(),
                 opened: OpenBuffer::new(OPENED_PACKETS, OPENED_BYTES),
             },
         };
-        self.spawn(format!("outbound-{worker}"), promptly(move || outbound.run()))?;
-        self.spawn(format!("inbound-{worker}"), promptly(move || inbound.run()))
+        self.spawn(format!("outbound-{worker}"), move || outbound.run())?;
+        self.spawn(format!("inbound-{worker}"), move || inbound.run())
+    }
+
+    fn outbound(
+        &self,
+        worker: usize,
+        workers: usize,
+        queue: &Arc<Queue>,
+        counters: Arc<counters::Counters>,
+        now: Instant,
+    ) -> outbound::Outbound {
+        outbound::Outbound {
+            queue: queue.clone(),
+            table: self.shared.table.clone(),
+            batch: batch::Batch::new(),
+            last: now,
+            way: outbound::Way {
+                answers: answers::Answers::new(queue.clone(), now),
+                burst: batch::Burst::new(),
+                scratch: SegmentScratch::new(),
+                sealer: outbound::Sealer {
+                    worker,
+                    egress: self.egress(worker),
+                    handshakes: self.shared.handshakes.clone(),
+                    counters,
+                    sealed: SealBuffer::new(seal_limit(workers), self.shared.table.load().mtu()),
+                    limit: seal_limit(workers),
+                },
+            },
+        }
     }
 
     fn egress(&self, worker: usize) -> egress::Egress {
@@ -189,7 +207,7 @@ impl Plane {
     /// Sends and receives by these sockets from now on; the others are closed as soon as no thread uses them.
     pub fn set_sockets(&self, sockets: Group) {
         self.shared.sockets.store(Arc::new(sockets));
-        for worker in &self.rewired {
+        for worker in &self.looks {
             worker.notify();
         }
     }
@@ -224,16 +242,6 @@ impl Plane {
     /// Every thread's heartbeat: a number that moves at least every 2.5 s.
     pub fn heartbeats(&self) -> impl Iterator<Item = u64> + '_ {
         self.counters.iter().map(|counters| counters.heartbeat())
-    }
-}
-
-/// A packet waits for four such threads on its way there and back.
-fn promptly(run: impl FnOnce() + Send) -> impl FnOnce() + Send {
-    || {
-        if let Err(error) = process::be_prompt() {
-            tracing::debug!(%error, "a longer way to the CPU where others are busy");
-        }
-        run();
     }
 }
 

@@ -8,27 +8,22 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
-use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 
-use super::Changed;
 use super::answers::Answers;
-use super::batch::{Batch, Burst, Item};
-use super::counters::{Counters, Failure};
+use super::batch::{Batch, Burst, Item, Took};
+use super::counters::Counters;
 use super::egress::Egress;
 use super::handshake::HandshakeQueue;
-use super::stop::Stop;
-use super::trouble::{PAUSE, Trouble};
 use crate::packet::cleartext::Cleartext;
 use crate::packet::fragment::Fragments;
 use crate::packet::segment::{self, Refused, SegmentScratch, Segments};
 use crate::packet::vnet::Gso;
 use crate::packet::{Header, Mtu, Reason, ecn, ip};
-use crate::sys::poll;
 use crate::sys::tun::Queue;
 use crate::sys::udp::MAX_BYTES;
 use crate::tunnel::{Address, InFlight, Lane, Peer, SealBuffer, SealRefused, Table};
@@ -36,53 +31,39 @@ use crate::tunnel::{Address, InFlight, Lane, Peer, SealBuffer, SealRefused, Tabl
 /// How long a worker waits for another one that has sealed but not yet sent (the replay window).
 const AHEAD_WAIT: Duration = Duration::from_millis(20);
 
-/// One outbound worker and all that it owns.
+/// After such a silence a packet is alone, most likely, and goes before the queue is asked for more.
+const ALONE: Duration = Duration::from_millis(1);
+
+/// The way from one queue to the wire, and all that it owns. One thread at a time drives it.
 pub(super) struct Outbound {
     pub(super) queue: Arc<Queue>,
     pub(super) table: Arc<ArcSwap<Table>>,
-    pub(super) stop: Arc<Stop>,
-    pub(super) failure: Arc<Failure>,
-    pub(super) trouble: Arc<Trouble>,
-    pub(super) changed: Changed,
     pub(super) batch: Batch,
     pub(super) way: Way,
+    /// When there was something last.
+    pub(super) last: Instant,
 }
 
 impl Outbound {
-    /// Runs until told to stop, or until the interface is gone.
-    pub(super) fn run(mut self) {
-        while !self.stop.is_set() {
-            self.way.sealer.counters.beat();
-            match self.batch.fill(&self.queue, &self.way.sealer.counters.drops) {
-                Ok(0) => self.sleep(),
-                Ok(_) => self.forward(),
-                Err(error) if is_gone(&error) => return self.fail(&error),
-                Err(error) => self.pause(&error),
-            }
+    /// Carries what is in the queue, up to a bound.
+    ///
+    /// # Errors
+    /// When the queue cannot be read; nothing was taken then.
+    pub(super) fn turn(&mut self) -> io::Result<Took> {
+        let now = Instant::now();
+        let most = if now.duration_since(self.last) > ALONE { 1 } else { Batch::ITEMS };
+        self.batch.fill(most, &self.queue, &self.way.sealer.counters.drops)?;
+        let took = self.batch.took();
+        if took > Took::Nothing {
+            self.last = now;
+            self.forward(now);
         }
-    }
-
-    fn sleep(&self) {
-        if let Err(error) = poll::poll(&[self.queue.as_fd(), self.stop.as_fd()], super::HEARTBEAT) {
-            self.pause(&error);
-        }
-    }
-
-    /// Something fails that should not: not at full speed, at least.
-    fn pause(&self, error: &io::Error) {
-        self.trouble.reading(error);
-        thread::sleep(PAUSE);
-    }
-
-    fn fail(&self, error: &io::Error) {
-        self.failure.set(format!("reading the interface failed: {error}"));
-        (self.changed)();
+        Ok(took)
     }
 
     /// Sends the batch, tunnel by tunnel. The order within a tunnel is kept.
-    fn forward(&mut self) {
+    fn forward(&mut self, now: Instant) {
         let table = self.table.load();
-        let now = Instant::now();
         self.way.sealer.sealed.fit(table.mtu());
         let (items, arena) = self.batch.parts();
         let mut tunnels: [Option<&Arc<Peer>>; Batch::ITEMS] = [None; Batch::ITEMS];
@@ -300,11 +281,6 @@ impl Sealer {
             self.counters.drops.add(reason, 1);
         }
     }
-}
-
-/// The interface was deleted. All else may pass.
-fn is_gone(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EBADFD | libc::EBADF | libc::ENODEV | libc::ENXIO))
 }
 
 fn is_multicast(destination: IpAddr) -> bool {

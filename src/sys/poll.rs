@@ -17,6 +17,9 @@ pub const MAX: usize = 64;
 pub struct Ready(u64);
 
 impl Ready {
+    /// Every descriptor: as good as not knowing.
+    pub const ALL: Self = Self(u64::MAX);
+
     /// Whether the descriptor at `index` has data, an error or a hang-up. A read tells which.
     #[must_use]
     pub const fn has(self, index: usize) -> bool {

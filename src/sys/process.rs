@@ -160,13 +160,13 @@ fn at<E: ToString>(step: &'static str) -> impl FnOnce(E) -> PrivilegeError {
 /// are busy on the same core, and has no more of the core for it.
 const SLICE: Duration = Duration::from_micros(100);
 
-/// Makes the scheduler let this thread run soon after it wakes up. Policy and nice value stay; an older kernel takes no
-/// notice.
+/// Makes the scheduler let this thread run soon after it wakes up, or as all others. Policy and nice value stay; an older
+/// kernel takes no notice.
 ///
 /// # Errors
 ///
 /// When a filter of system calls forbids it, or the thread is scheduled in another way than most; all is as before then.
-pub fn be_prompt() -> io::Result<()> {
+pub fn be_prompt(prompt: bool) -> io::Result<()> {
     // SAFETY: takes two integers; of the calling thread (0) there always is a nice value.
     let nice = unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
     // SAFETY: plain integers, for all of which zero is a value.
@@ -174,7 +174,8 @@ pub fn be_prompt() -> io::Result<()> {
     wanted.size = u32::try_from(size_of_val(&wanted)).unwrap_or_default();
     wanted.sched_flags = KEEP_POLICY;
     wanted.sched_nice = nice;
-    wanted.sched_runtime = u64::try_from(SLICE.as_nanos()).unwrap_or_default();
+    // Zero is the system's own.
+    wanted.sched_runtime = if prompt { u64::try_from(SLICE.as_nanos()).unwrap_or_default() } else { 0 };
     // SAFETY: the calling thread (0), attributes that live through the call and name their size, no flags of the call.
     let answer = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, ptr::from_ref(&wanted), 0) };
     if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
@@ -291,12 +292,14 @@ mod tests {
             assert_eq!(answer, 0);
             (found.sched_policy, found.sched_nice, found.sched_runtime)
         };
-        let (policy, nice, _) = attributes();
-        be_prompt().unwrap();
+        let (policy, nice, usual) = attributes();
+        be_prompt(true).unwrap();
         let (policy_now, nice_now, slice) = attributes();
         assert_eq!((policy_now, nice_now), (policy, nice));
         // A kernel before 6.12 shows none.
         assert!([0, 100_000].contains(&slice), "{slice}");
+        be_prompt(false).unwrap();
+        assert_eq!(attributes(), (policy, nice, usual));
     }
 
     #[test]
