@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::thread;
 
-use linkspan::control::status::{Connection, Interface, State, Status, Traffic, Tunnel};
+use linkspan::control::status::{Connection, Handshakes, Interface, State, Status, Traffic, Tunnel, Wire};
 
 const LINKSPAN: &str = env!("CARGO_BIN_EXE_linkspan");
 /// RFC 7748, section 6.1.
@@ -254,6 +254,8 @@ fn status(state: State) -> Status {
         mtu: 1420,
         sent: Traffic::default(),
         received: Traffic::default(),
+        wire: Wire::default(),
+        handshakes: Handshakes::default(),
     };
     let connection =
         Connection { name: "far".into(), networks: vec!["10.20.0.0/16".into()], state, tunnels: vec![tunnel] };
@@ -273,6 +275,8 @@ fn status(state: State) -> Status {
         state,
         connections: vec![connection],
         drops: vec![],
+        threads: vec![],
+        clock_behind_s: 0,
         warnings: vec![],
     }
 }

@@ -33,6 +33,7 @@ fn the_smallest_file_has_every_default() {
         fwmark: 0,
         offload: true,
         workers: 0,
+        metrics: None,
     };
     assert_eq!(config.interface, interface);
     let tunnel = Tunnel {
