@@ -57,10 +57,10 @@ pub(super) fn execute(args: &Args) -> anyhow::Result<Exit> {
 }
 
 impl Args {
-    /// One word alone is a level if it can be one.
+    /// One word alone is a level if it can be one, or if the socket says whose.
     fn request(&self) -> Result<Request, String> {
         let (name, level) = match (&self.first, &self.second) {
-            (Some(word), None) if log::check(word).is_ok() => (None, Some(word)),
+            (Some(word), None) if self.socket.is_some() || log::check(word).is_ok() => (None, Some(word)),
             (name, level) => (name.as_ref(), level.as_ref()),
         };
         if name.is_some() && self.socket.is_some() {
@@ -110,6 +110,7 @@ mod tests {
     fn nonsense_is_refused_before_anybody_is_asked() {
         assert!(request(&["wan0", "loud"], None).unwrap_err().contains("not a log level"));
         assert!(request(&["wan0", "debug"], Some("s")).unwrap_err().contains("not both"));
+        assert!(request(&["loud"], Some("s")).unwrap_err().contains("not a log level"));
         assert!(request(&["a/b"], None).is_err());
     }
 }
