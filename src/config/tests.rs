@@ -106,6 +106,15 @@ fn round_and_hexadecimal_numbers_are_numbers() {
 }
 
 #[test]
+fn metrics_have_a_loopback_address_or_none() {
+    let of = |text: &str| office(&with(&format!("metrics = {text:?}"), "")).interface.metrics;
+    assert_eq!(of(""), None);
+    for address in ["127.0.0.1:9586", "127.0.0.2:1024", "[::1]:9586"] {
+        assert_eq!(of(address), address.parse().ok(), "{address}");
+    }
+}
+
+#[test]
 fn every_key_of_a_connection_is_understood() {
     let keys = "local_networks = [\"10.1.0.0/24\"]\nroutes = false\ntable = 100\nmetric = 0\n\
                 route_source = \"10.1.0.1\"\nwhen_down = \"withdraw\"\nstartup_action = \"add\"\n[[connection.tunnel]]";
