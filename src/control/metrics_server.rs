@@ -27,6 +27,17 @@ impl MetricsServer {
         TcpListener::bind(address).await.map(Self).map_err(|error| refused(address, error))
     }
 
+    /// The same, if there is to be one.
+    ///
+    /// # Errors
+    /// As [`MetricsServer::bind`].
+    pub(super) async fn bind_if(address: Option<SocketAddr>) -> anyhow::Result<Option<Self>> {
+        match address {
+            Some(address) => Self::bind(address).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
     /// Answers until dropped. `status` is asked once for each request.
     pub(super) async fn serve(&self, status: impl Fn() -> Status) {
         http::serve(|| self.accept(), async |head: &Parts, _: &[u8]| answer(head, &status)).await;

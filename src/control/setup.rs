@@ -99,10 +99,7 @@ pub(super) async fn open(
     routing: &mut Reconciler,
 ) -> anyhow::Result<Opened> {
     let server = StatusServer::bind(&options.socket)?;
-    let metrics = match config.interface.metrics {
-        Some(address) => Some(MetricsServer::bind(address).await?),
-        None => None,
-    };
+    let metrics = MetricsServer::bind_if(config.interface.metrics).await?;
     let uapi = serve_wg(config, options, wg_socket);
     let configured: Vec<IpAddr> = config.tunnels().filter_map(|(_, tunnel)| address_of(&tunnel.endpoint)).collect();
     routing.before_device(config, &configured).await?.complete()?;
