@@ -3,15 +3,15 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::fs::{self, File, Permissions};
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::thread;
 
-use linkspan::control::status::{Connection, Interface, State, Status, Traffic, Tunnel};
+use linkspan::control::status::{Connection, Handshakes, Interface, State, Status, Traffic, Tunnel, Wire};
 
 const LINKSPAN: &str = env!("CARGO_BIN_EXE_linkspan");
 /// RFC 7748, section 6.1.
@@ -181,6 +181,67 @@ fn status_as_json_is_the_daemons_own() {
 }
 
 #[test]
+fn a_watch_into_a_pipe_is_one_status_after_the_other_without_control_codes() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("s");
+    answer_always(&socket, &status(State::Degraded));
+    for (arguments, first) in [(&["--watch"][..], "wan0: degraded;"), (&["--watch=1", "--json"], "{\"version\"")] {
+        let mut command = Command::new("timeout");
+        command.args(["30", LINKSPAN, "status", "--socket", path(&socket)]).args(arguments).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+        let shown: Vec<String> = lines.filter(|line| line.starts_with(first)).take(2).collect();
+        assert_eq!(shown.len(), 2, "{arguments:?}");
+        assert!(!shown.concat().contains('\u{1b}'), "{shown:?}");
+        // The reader has gone: the next status ends it, with the exit code of the last.
+        assert_eq!(child.wait().unwrap().code(), Some(1), "{arguments:?}");
+    }
+}
+
+#[test]
+fn a_watch_on_a_terminal_is_in_place_and_ctrl_c_brings_the_cursor_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("s");
+    answer_always(&socket, &status(State::Up));
+    // script(1) is a terminal, hands Ctrl-C on, and ends as its program does.
+    let watch = format!("{LINKSPAN} status --watch --socket {}", path(&socket));
+    let mut command = Command::new("timeout");
+    command.args(["--foreground", "30", "script", "-qefc", &watch, "/dev/null"]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut output = child.stdout.take().unwrap();
+    let mut shown = String::new();
+    while shown.matches("wan0: up;").count() < 2 {
+        let mut part = [0; 4096];
+        let length = output.read(&mut part).unwrap();
+        assert!(length > 0, "{shown:?}");
+        shown += &String::from_utf8_lossy(&part[..length]);
+    }
+    assert!(shown.contains("\u{1b}[?25l") && !shown.contains("\u{1b}[?25h"), "{shown:?}");
+    assert!(shown.contains('\u{2581}'), "a graph of nothing: {shown:?}");
+    child.stdin.as_mut().unwrap().write_all(b"\x03").unwrap();
+    let mut rest = Vec::new();
+    output.read_to_end(&mut rest).unwrap();
+    let rest = String::from_utf8_lossy(&rest);
+    let (_, after) = rest.split_once("\u{1b}[?25h\u{1b}[?1049l").unwrap_or_else(|| panic!("{rest:?}"));
+    assert!(after.contains("wan0: up;") && !after.contains('\u{1b}'), "the last state stays: {after:?}");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn the_log_level_is_asked_of_the_daemon_and_a_wrong_one_never() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("s");
+    for wrong in
+        [&["log-level", "wan0", "loud"][..], &["log-level", "wan0", "info", "--socket", "s"], &["log-level", "a/b"]]
+    {
+        assert_eq!(code(&linkspan(wrong)), 2, "{wrong:?}");
+    }
+    let asked = linkspan(&["log-level", "debug", "--socket", path(&socket)]);
+    assert_eq!(code(&asked), 1);
+    assert!(stderr(&asked).contains("no daemon is running"), "{}", stderr(&asked));
+}
+
+#[test]
 fn without_a_daemon_the_status_is_down() {
     let shown = linkspan(&["status", "--socket", "/nowhere/at/all.sock"]);
     assert_eq!(code(&shown), 2);
@@ -228,16 +289,30 @@ fn the_demo_asks_kindly_for_root() {
 
 /// A daemon that gives one answer.
 fn answer(socket: &Path, status: &Status) {
+    answer_often(socket, status, 1);
+}
+
+/// A daemon that gives that answer for as long as the test lasts.
+fn answer_always(socket: &Path, status: &Status) {
+    answer_often(socket, status, usize::MAX);
+}
+
+fn answer_often(socket: &Path, status: &Status, times: usize) {
     let listener = UnixListener::bind(socket).unwrap();
     let body = serde_json::to_string(status).unwrap();
     thread::spawn(move || {
-        let (stream, _) = listener.accept().unwrap();
-        let request = BufReader::new(&stream).lines().map_while(Result::ok);
-        request.take_while(|line| !line.is_empty()).for_each(drop);
-        let head =
-            format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n", body.len());
-        (&stream).write_all(format!("{head}{body}").as_bytes()).unwrap();
+        for stream in listener.incoming().take(times).map_while(Result::ok) {
+            give(&stream, &body);
+        }
     });
+}
+
+fn give(stream: &UnixStream, body: &str) {
+    let request = BufReader::new(stream).lines().map_while(Result::ok);
+    request.take_while(|line| !line.is_empty()).for_each(drop);
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n", body.len());
+    let mut stream = stream;
+    stream.write_all(format!("{head}{body}").as_bytes()).unwrap();
 }
 
 fn status(state: State) -> Status {
@@ -254,6 +329,8 @@ fn status(state: State) -> Status {
         mtu: 1420,
         sent: Traffic::default(),
         received: Traffic::default(),
+        wire: Wire::default(),
+        handshakes: Handshakes::default(),
     };
     let connection =
         Connection { name: "far".into(), networks: vec!["10.20.0.0/16".into()], state, tunnels: vec![tunnel] };
@@ -273,6 +350,8 @@ fn status(state: State) -> Status {
         state,
         connections: vec![connection],
         drops: vec![],
+        threads: vec![],
+        clock_behind_s: 0,
         warnings: vec![],
     }
 }

@@ -9,6 +9,7 @@ mod demo;
 mod genkey;
 mod genpsk;
 mod import;
+mod log_level;
 mod man;
 mod names;
 mod out;
@@ -42,6 +43,7 @@ enum Command {
     Run(run::Args),
     Check(check::Args),
     Status(status::Args),
+    LogLevel(log_level::Args),
     Genkey(genkey::Args),
     Pubkey(pubkey::Args),
     Genpsk(genpsk::Args),
@@ -88,6 +90,7 @@ impl Command {
             Self::Run(args) => run::execute(args),
             Self::Check(args) => check::execute(&args),
             Self::Status(args) => status::execute(&args),
+            Self::LogLevel(args) => log_level::execute(&args),
             Self::Genkey(args) => genkey::execute(&args),
             Self::Pubkey(args) => pubkey::execute(&args),
             Self::Genpsk(args) => genpsk::execute(&args),

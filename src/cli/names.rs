@@ -29,6 +29,22 @@ pub(super) fn socket(name: &str) -> PathBuf {
     Path::new(RUN).join(format!("{name}.sock"))
 }
 
+/// The sockets that are meant: this one, that of the interface `name`, or all that there are.
+pub(super) fn sockets(given: Option<&Path>, name: Option<&str>) -> Vec<PathBuf> {
+    match (given, name) {
+        (Some(given), _) => vec![given.to_owned()],
+        (None, Some(name)) => vec![socket(name)],
+        (None, None) => files(Path::new(RUN), "sock"),
+    }
+}
+
+/// The interface whose socket this is; of a socket elsewhere, its path.
+pub(super) fn of_socket(path: &Path) -> String {
+    let named = path.parent() == Some(Path::new(RUN));
+    let name = path.file_stem().filter(|_| named);
+    name.map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
+}
+
 /// The files in `directory` with `extension`, sorted; none if there is no such directory or it may not be read.
 pub(super) fn files(directory: &Path, extension: &str) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();

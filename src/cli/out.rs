@@ -10,10 +10,16 @@ use anyhow::Context as _;
 
 /// Writes `text` to the standard output as it is.
 pub(super) fn bytes(text: &[u8]) -> anyhow::Result<()> {
+    is_read(text).map(drop)
+}
+
+/// The same; false if its reader has gone.
+pub(super) fn is_read(text: &[u8]) -> anyhow::Result<bool> {
     let mut output = io::stdout().lock();
     match output.write_all(text).and_then(|()| output.flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error).context("cannot write to standard output"),
-        _ => Ok(()),
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(error).context("cannot write to standard output"),
     }
 }
 

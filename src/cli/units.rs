@@ -35,6 +35,20 @@ pub(super) fn rate(bytes: u64, time: Duration) -> String {
     if mbit < 1000.0 { format!("{mbit:.0} Mbit/s") } else { format!("{:.2} Gbit/s", mbit / 1000.0) }
 }
 
+/// A rate in bit/s with a decimal unit: "12.3 Mbit/s".
+#[expect(clippy::cast_precision_loss, reason = "shown with three digits")]
+pub(super) fn bit_rate(bits_per_s: u64) -> String {
+    const UNITS: [&str; 5] = ["bit/s", "kbit/s", "Mbit/s", "Gbit/s", "Tbit/s"];
+    let mut value = bits_per_s as f64;
+    let mut unit = 0;
+    while value >= 999.5 && unit + 1 < UNITS.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    let digits = usize::from(unit > 0 && value < 99.95);
+    format!("{value:.digits$} {}", UNITS[unit])
+}
+
 /// A short time: "0.31 ms".
 pub(super) fn milliseconds(time: Duration) -> String {
     let ms = time.as_secs_f64() * 1000.0;
@@ -74,6 +88,22 @@ mod tests {
         ];
         for (value, text) in expected {
             assert_eq!(seconds(value), text);
+        }
+    }
+
+    #[test]
+    fn bit_rates_are_short() {
+        let expected = [
+            (0, "0 bit/s"),
+            (999, "999 bit/s"),
+            (1000, "1.0 kbit/s"),
+            (12_340_000, "12.3 Mbit/s"),
+            (99_960_000, "100 Mbit/s"),
+            (999_900_000, "1.0 Gbit/s"),
+            (u64::MAX, "18446744 Tbit/s"),
+        ];
+        for (value, text) in expected {
+            assert_eq!(bit_rate(value), text);
         }
     }
 

@@ -1,5 +1,6 @@
 //! `[interface]`
 
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use toml::Spanned;
@@ -14,6 +15,10 @@ use super::{address, schema, value};
 
 /// WireGuard's customary port.
 const PORT: u16 = 51820;
+/// What to write for `metrics`.
+const METRICS: &str = "write \"127.0.0.1:9586\", or \"\" for none";
+/// Below it, a port needs a privilege.
+const UNPRIVILEGED: u16 = 1024;
 /// Data threads wait on that many sockets at the most, and a slot names one of them in 8 bits.
 const MOST_WORKERS: i64 = 64;
 
@@ -59,6 +64,9 @@ pub(super) fn read(report: &mut Report<'_>, root: &Section<'_>, name: &str, ledg
     if let Some(workers) = section.value(report, "workers", workers) {
         interface.workers = workers.into_inner();
     }
+    if let Some(metrics) = section.value(report, "metrics", metrics) {
+        interface.metrics = metrics.into_inner();
+    }
     let addresses = section.list(report, "addresses", address::interface_address);
     interface.addresses = addresses.iter().map(|address| *address.get_ref()).collect();
     ledger.interface_addresses(report, addresses);
@@ -75,16 +83,16 @@ fn default(name: &str) -> Interface {
         fwmark: 0,
         offload: true,
         workers: 0,
+        metrics: None,
     }
 }
 
 fn listen_port(found: &DeValue<'_>) -> Result<u16, Wrong> {
-    const PRIVILEGED: u16 = 1024;
     let remedy = "write a number from 1024 to 65535; 51820 is customary";
     let refused = |what: String| Err(Wrong::new(what, remedy));
     match value::number(found, 0..=u16::MAX.into()).map(u16::try_from) {
         Ok(Ok(0)) => refused("0 is a different port at every start, which the far end cannot know".to_owned()),
-        Ok(Ok(port)) if port < PRIVILEGED => refused(format!("{port} needs a privilege that the daemon gives up")),
+        Ok(Ok(port)) if port < UNPRIVILEGED => refused(format!("{port} needs a privilege that the daemon gives up")),
         Ok(Ok(port)) => Ok(port),
         Ok(Err(_)) => refused("out of range".to_owned()),
         Err(wrong) if found.is_str() => Err(wrong),
@@ -94,6 +102,35 @@ fn listen_port(found: &DeValue<'_>) -> Result<u16, Wrong> {
 
 fn workers(found: &DeValue<'_>) -> Result<usize, Wrong> {
     value::integer(found, 0..=MOST_WORKERS).map(|number| usize::try_from(number).unwrap_or_default())
+}
+
+/// `metrics`: a loopback address and a port, or empty for none.
+fn metrics(found: &DeValue<'_>) -> Result<Option<SocketAddr>, Wrong> {
+    match value::text(found, metrics_address) {
+        Err(wrong) if !found.is_str() => Err(Wrong::new(wrong.what, METRICS)),
+        read => read,
+    }
+}
+
+fn metrics_address(text: &str) -> Result<Option<SocketAddr>, Wrong> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let wrong = |what: &str| Err(Wrong::new(format!("{} {what}", value::quoted(text)), METRICS));
+    match text.parse::<SocketAddr>() {
+        Ok(address) if !address.ip().is_loopback() => Err(Wrong::new(
+            format!("{} is not a loopback address, so that others could ask there", address.ip()),
+            format!(
+                "write \"127.0.0.1:{}\", and let a Prometheus elsewhere come by a proxy that knows it",
+                address.port()
+            ),
+        )),
+        Ok(address) if address.port() == 0 => wrong("is a different port at every start, which Prometheus cannot know"),
+        Ok(address) if address.port() < UNPRIVILEGED => wrong("needs a privilege that the daemon gives up"),
+        Ok(address) => Ok(Some(address)),
+        Err(_) if text.parse::<IpAddr>().is_ok() => wrong("has no port"),
+        Err(_) => wrong("is not an address and a port"),
+    }
 }
 
 /// The value without its place, or another.

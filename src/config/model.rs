@@ -45,6 +45,8 @@ pub struct Interface {
     pub offload: bool,
     /// Worker pairs; 0 = one per core.
     pub workers: usize,
+    /// Where Prometheus may ask; a loopback address. None = by the status socket only.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// `[[connection]]`: a remote site.

@@ -25,8 +25,8 @@ pub(super) const ROOT: Keys = Keys {
 pub(super) const INTERFACE: Keys = Keys {
     title: "[interface]",
     place: "[interface]",
-    known: &["private_key_file", "listen_port", "addresses", "mtu", "fwmark", "offload", "workers"],
-    later: &["lanes", "metrics"],
+    known: &["private_key_file", "listen_port", "addresses", "mtu", "fwmark", "offload", "workers", "metrics"],
+    later: &["lanes"],
 };
 
 pub(super) const CONNECTION: Keys = Keys {

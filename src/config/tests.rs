@@ -33,6 +33,7 @@ fn the_smallest_file_has_every_default() {
         fwmark: 0,
         offload: true,
         workers: 0,
+        metrics: None,
     };
     assert_eq!(config.interface, interface);
     let tunnel = Tunnel {
@@ -102,6 +103,15 @@ fn round_and_hexadecimal_numbers_are_numbers() {
     let config = office(&with("listen_port = 50_000\nfwmark = 0xca6c\nmtu = 1280\nworkers = 64", ""));
     let Interface { listen_port, fwmark, mtu, workers, .. } = config.interface;
     assert_eq!((listen_port, fwmark, mtu.map(crate::packet::Mtu::bytes), workers), (50_000, 0xca6c, Some(1280), 64));
+}
+
+#[test]
+fn metrics_have_a_loopback_address_or_none() {
+    let of = |text: &str| office(&with(&format!("metrics = {text:?}"), "")).interface.metrics;
+    assert_eq!(of(""), None);
+    for address in ["127.0.0.1:9586", "127.0.0.2:1024", "[::1]:9586"] {
+        assert_eq!(of(address), address.parse().ok(), "{address}");
+    }
 }
 
 #[test]

@@ -41,6 +41,11 @@ impl ClockWatch {
         verdict == Verdict::Recreate
     }
 
+    /// By how much it was set back.
+    pub(super) fn behind(&self) -> Duration {
+        self.behind.unwrap_or_default()
+    }
+
     /// What the status says of it.
     pub(super) fn warning(&self) -> Option<String> {
         self.behind.map(|by| {

@@ -1,6 +1,6 @@
 //! The life of the daemon: open everything, drop privileges, keep things as they ought to be, take all away again.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::pending;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -21,6 +21,7 @@ use super::clock::ClockWatch;
 use super::dead_ends;
 use super::limits;
 use super::log;
+use super::metrics_server::MetricsServer;
 use super::netlink::{self, Monitor, Netlink};
 use super::periodic::Periodic;
 use super::reconcile::Reconciler;
@@ -29,7 +30,7 @@ use super::resolve;
 use super::routes;
 use super::setup::{self, Keys, Opened};
 use super::status::Status;
-use super::status_server::StatusServer;
+use super::status_server::{Answers, StatusServer};
 use super::tunnels::{Question, Tunnels};
 use super::uapi::{ReadOnly, UapiServer};
 use super::watchdog::Watchdog;
@@ -64,7 +65,7 @@ pub struct RunOptions {
 pub fn run(config: &Config, options: &RunOptions) -> anyhow::Result<()> {
     let handed = inherited::descriptors().context("cannot take over the service manager's sockets (LISTEN_FDS)")?;
     let wg_socket = handed.into_iter().find(|(name, _)| name == WG_SOCKET).map(|(_, socket)| socket);
-    log::init(options.log.as_deref())?;
+    let level = log::init(options.log.as_deref())?;
     process::harden()?;
     if !process::has_net_admin() {
         bail!("not permitted: start it as root, or give it the capability CAP_NET_ADMIN");
@@ -75,10 +76,16 @@ pub fn run(config: &Config, options: &RunOptions) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot start (is there a limit on open files? see: ulimit -n)")?;
-    runtime.block_on(live(config, options, keys, wg_socket))
+    runtime.block_on(live(config, options, level, keys, wg_socket))
 }
 
-async fn live(config: &Config, options: &RunOptions, keys: Keys, wg_socket: Option<OwnedFd>) -> anyhow::Result<()> {
+async fn live(
+    config: &Config,
+    options: &RunOptions,
+    level: log::Level,
+    keys: Keys,
+    wg_socket: Option<OwnedFd>,
+) -> anyhow::Result<()> {
     let netlink = Netlink::open()?;
     let mut routing = Reconciler::new(netlink.clone(), &config.interface.name);
     // From here on a signal finds somebody who cleans up.
@@ -89,7 +96,7 @@ async fn live(config: &Config, options: &RunOptions, keys: Keys, wg_socket: Opti
     };
     match opened {
         Ok(Some(opened)) => {
-            let (shared, keeper) = split(config, opened, routing, netlink);
+            let (shared, keeper) = split(config, opened, level, routing, netlink);
             keeper.live(shared, signals).await
         }
         Ok(None) => {
@@ -103,11 +110,40 @@ async fn live(config: &Config, options: &RunOptions, keys: Keys, wg_socket: Opti
     }
 }
 
-fn split(config: &Config, opened: Opened, routing: Reconciler, netlink: Netlink) -> (Shared, Keeper<'_>) {
-    let Opened { plane, sockets, index, mark, clock, server, uapi, identity, monitor, tunnels, facts, changed } =
-        opened;
-    let shared =
-        Shared { plane, facts, server, uapi, identity, tunnels: RefCell::new(tunnels), warnings: RefCell::default() };
+fn split(
+    config: &Config,
+    opened: Opened,
+    level: log::Level,
+    routing: Reconciler,
+    netlink: Netlink,
+) -> (Shared, Keeper<'_>) {
+    let Opened {
+        plane,
+        sockets,
+        index,
+        mark,
+        clock,
+        server,
+        metrics,
+        uapi,
+        identity,
+        monitor,
+        tunnels,
+        facts,
+        changed,
+    } = opened;
+    let shared = Shared {
+        plane,
+        facts,
+        level,
+        server,
+        metrics,
+        uapi,
+        identity,
+        tunnels: RefCell::new(tunnels),
+        clock_behind: Cell::default(),
+        warnings: RefCell::default(),
+    };
     let watchdog = Watchdog::new();
     let (endpoints, unsettled) = (Vec::new(), false);
     let keeper = Keeper {
@@ -156,20 +192,41 @@ impl Signals {
 struct Shared {
     plane: Plane,
     facts: report::Facts,
+    level: log::Level,
     server: StatusServer,
+    metrics: Option<MetricsServer>,
     uapi: Option<UapiServer>,
     identity: Arc<Identity>,
     tunnels: RefCell<Tunnels>,
+    clock_behind: Cell<Duration>,
     warnings: RefCell<Vec<String>>,
 }
 
-impl Shared {
+impl Answers for Shared {
     fn status(&self) -> Status {
         let now = Instant::now();
         self.tunnels.borrow_mut().look(now);
         let tunnels = self.tunnels.borrow();
         let warnings = tunnels.warnings(now).chain(self.warnings.borrow().iter().cloned()).collect();
-        self.facts.status(&self.plane, &tunnels, warnings)
+        self.facts.status(&self.plane, &tunnels, self.clock_behind.get(), warnings)
+    }
+
+    fn log_level(&self) -> String {
+        self.level.text()
+    }
+
+    fn set_log_level(&self, level: &str) -> anyhow::Result<()> {
+        self.level.set(level)
+    }
+}
+
+impl Shared {
+    /// Answers Prometheus, for ever.
+    async fn serve_metrics(&self) {
+        match &self.metrics {
+            Some(server) => server.serve(|| self.status()).await,
+            None => pending().await,
+        }
     }
 
     /// Answers `wg show`, for ever.
@@ -208,7 +265,8 @@ impl Keeper<'_> {
         let (config, sockets) = (self.config, self.sockets.clone());
         let outcome = tokio::select! {
             outcome = self.work(&shared, signals) => outcome,
-            () = shared.server.serve(|| shared.status()) => Ok(()),
+            () = shared.server.serve(&shared) => Ok(()),
+            () = shared.serve_metrics() => Ok(()),
             () = shared.serve_wg(config, sockets) => Ok(()),
         };
         notify(NotifyState::Stopping);
@@ -264,6 +322,7 @@ impl Keeper<'_> {
         }
         let tunnels = shared.tunnels.borrow();
         let problems = self.routing.problems().chain(tunnels.problems()).map(str::to_owned);
+        shared.clock_behind.set(self.clock.behind());
         *shared.warnings.borrow_mut() = self.clock.warning().into_iter().chain(problems).collect();
         Ok(())
     }

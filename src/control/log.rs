@@ -2,34 +2,75 @@
 
 use std::io::{self, IsTerminal as _};
 use std::os::unix::fs::MetadataExt as _;
+use std::sync::Mutex;
 
 use anyhow::{Context as _, bail};
 use tracing::level_filters::LevelFilter;
+use tracing::{enabled, info};
 use tracing_journald::{Priority, PriorityMappings};
 use tracing_subscriber::layer::SubscriberExt as _;
-use tracing_subscriber::{EnvFilter, Layer, fmt, registry};
+use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, registry, reload};
 
 /// The environment variables that set the level, first one first.
 const VARIABLES: [&str; 2] = ["LINKSPAN_LOG", "RUST_LOG"];
 
 const DEFAULT: &str = "info";
 
+/// What is logged, changeable.
+#[derive(Debug)]
+pub struct Level {
+    filter: reload::Handle<EnvFilter, Registry>,
+    text: Mutex<String>,
+}
+
+impl Level {
+    /// As it was set: a level, or directives.
+    #[must_use]
+    pub fn text(&self) -> String {
+        self.text.lock().map(|text| text.clone()).unwrap_or_default()
+    }
+
+    /// Logs what `text` says from now on.
+    ///
+    /// # Errors
+    /// When it makes no sense; all is as before then.
+    pub fn set(&self, text: &str) -> anyhow::Result<()> {
+        let text = text.trim();
+        let filter = filter_of(text)?;
+        let tell = || info!(level = text, "the log level is changed");
+        // By the more talkative of the two.
+        let before = enabled!(tracing::Level::INFO);
+        if before {
+            tell();
+        }
+        self.filter.reload(filter)?;
+        if !before {
+            tell();
+        }
+        if let Ok(mut held) = self.text.lock() {
+            text.clone_into(&mut held);
+        }
+        Ok(())
+    }
+}
+
 /// Sets up the log of this process: `filter` (a level, or directives as in `RUST_LOG`), else $LINKSPAN_LOG, else
 /// $RUST_LOG, else "info".
 ///
 /// # Errors
 /// When the filter makes no sense, or a log is set up already.
-pub fn init(filter: Option<&str>) -> anyhow::Result<()> {
+pub fn init(filter: Option<&str>) -> anyhow::Result<Level> {
     let from_environment =
         || VARIABLES.iter().find_map(|name| std::env::var(name).ok().filter(|text| !text.is_empty()));
     let text = filter.map(str::to_owned).or_else(from_environment).unwrap_or_else(|| DEFAULT.to_owned());
-    let filter = filter_of(&text)?;
+    let (filter, handle) = reload::Layer::new(filter_of(&text)?);
     let layer = match journal() {
         Some(journal) => journal.boxed(),
         None => terminal(io::stderr).boxed(),
     };
     let subscriber = registry().with(layer.with_filter(filter));
-    tracing::subscriber::set_global_default(subscriber).context("the log is set up already")
+    tracing::subscriber::set_global_default(subscriber).context("the log is set up already")?;
+    Ok(Level { filter: handle, text: Mutex::new(text) })
 }
 
 /// Whether `text` can be a `filter`.
@@ -110,6 +151,30 @@ mod tests {
         fn flush(&mut self) -> io::Result<()> {
             Ok(())
         }
+    }
+
+    #[test]
+    fn the_level_changes_while_it_runs_and_nonsense_changes_nothing() {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let (filter, handle) = reload::Layer::new(filter_of("warn").unwrap());
+        let level = Level { filter: handle, text: Mutex::new("warn".to_owned()) };
+        let layer = terminal(move || writer.clone()).with_filter(filter);
+        tracing::subscriber::with_default(registry().with(layer), || {
+            debug!("first");
+            level.set(" debug\n").unwrap();
+            debug!("second");
+            level.set("loud").unwrap_err();
+            debug!("third");
+            assert_eq!(level.text(), "debug");
+            level.set("warn").unwrap();
+            debug!("fourth");
+        });
+        let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        let said = ["first", "second", "third", "fourth"].map(|word| text.contains(word));
+        assert_eq!(said, [false, true, true, false], "{text}");
+        let told = text.lines().filter(|line| line.contains("the log level is changed")).count();
+        assert_eq!(told, 2, "each change once, there and back: {text}");
     }
 
     /// What is logged under `filter`, as on a terminal.

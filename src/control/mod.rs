@@ -6,12 +6,16 @@
 mod clock;
 pub mod daemon;
 mod dead_ends;
+mod http;
 mod limits;
 mod locked;
 pub mod log;
+pub mod metrics;
+mod metrics_server;
 pub mod netlink;
 mod periodic;
 mod places;
+mod rates;
 pub mod reconcile;
 mod report;
 pub mod resolve;

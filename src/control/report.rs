@@ -1,16 +1,15 @@
 //! Puts the status together, from what never changes and what does.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tracing::info;
 
-use super::status::{Connection, Drop, Interface, State, Status, Traffic, Tunnel, rfc3339};
+use super::status::{Connection, Drop, Handshakes, Interface, State, Status, Thread, Tunnel, Wire, rfc3339};
 use super::tunnels::{Tunnels, Watch};
 use crate::config::Config;
 use crate::data::Plane;
 use crate::packet::Mtu;
 use crate::sys::tun::{Device, Offloads};
-use crate::tunnel::counters::Count;
 use crate::tunnel::{self, Identity};
 
 /// What never changes while the daemon runs.
@@ -55,7 +54,13 @@ impl Facts {
     }
 
     /// The status of this moment.
-    pub(super) fn status(&self, plane: &Plane, tunnels: &Tunnels, warnings: Vec<String>) -> Status {
+    pub(super) fn status(
+        &self,
+        plane: &Plane,
+        tunnels: &Tunnels,
+        clock_behind: Duration,
+        warnings: Vec<String>,
+    ) -> Status {
         let now = Instant::now();
         let mut watches = tunnels.iter();
         let connections: Vec<_> = self
@@ -75,13 +80,16 @@ impl Facts {
             state: State::of(connections.iter().flat_map(|connection| &connection.tunnels).map(|tunnel| tunnel.state)),
             connections,
             drops: drops(plane),
+            threads: threads(plane),
+            clock_behind_s: clock_behind.as_secs(),
             warnings,
         }
     }
 
     fn tunnel(&self, name: &str, watch: &Watch, now: Instant) -> Tunnel {
         let view = watch.peer.lane.view(now);
-        let seconds = |age: Option<std::time::Duration>| age.map(|age| age.as_secs());
+        let (initiations, failed) = watch.peer.counters.initiations();
+        let seconds = |age: Option<Duration>| age.map(|age| age.as_secs());
         Tunnel {
             name: name.to_owned(),
             public_key: watch.peer.key().to_string(),
@@ -96,8 +104,10 @@ impl Facts {
             last_handshake_s: seconds(view.last_handshake),
             last_receive_s: seconds(view.last_receive),
             mtu: self.interface.mtu,
-            sent: traffic(watch.peer.counters.sent()),
-            received: traffic(watch.peer.counters.received()),
+            sent: watch.sent.traffic(watch.peer.counters.sent()),
+            received: watch.received.traffic(watch.peer.counters.received()),
+            wire: wire(watch),
+            handshakes: Handshakes { completed: view.handshakes, initiations, failed },
         }
     }
 }
@@ -112,8 +122,14 @@ pub(super) const fn words(offloads: Offloads) -> &'static str {
     }
 }
 
-const fn traffic(count: Count) -> Traffic {
-    Traffic { packets: count.packets, bytes: count.bytes }
+fn wire(watch: &Watch) -> Wire {
+    let (sent_bytes, received_bytes) = watch.peer.counters.wire();
+    Wire { sent_bytes, received_bytes }
+}
+
+fn threads(plane: &Plane) -> Vec<Thread> {
+    let busy_ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    plane.busy().map(|(name, time)| Thread { name: name.to_owned(), busy_ms: busy_ms(time) }).collect()
 }
 
 fn drops(plane: &Plane) -> Vec<Drop> {

@@ -19,6 +19,7 @@ use tracing::{info, warn};
 use super::clock::ClockWatch;
 use super::daemon::RunOptions;
 use super::locked::locked;
+use super::metrics_server::MetricsServer;
 use super::netlink::{Monitor, Netlink};
 use super::reconcile::Reconciler;
 use super::resolve::{Families, Resolver, lookup};
@@ -79,6 +80,8 @@ pub(super) struct Opened {
     pub(super) tunnels: Tunnels,
     pub(super) clock: ClockWatch,
     pub(super) server: StatusServer,
+    /// None if the file names no port for it.
+    pub(super) metrics: Option<MetricsServer>,
     /// None if `wg` is not to be served, or cannot be, which is no reason not to run.
     pub(super) uapi: Option<UapiServer>,
     pub(super) identity: Arc<Identity>,
@@ -96,6 +99,7 @@ pub(super) async fn open(
     routing: &mut Reconciler,
 ) -> anyhow::Result<Opened> {
     let server = StatusServer::bind(&options.socket)?;
+    let metrics = MetricsServer::bind_if(config.interface.metrics).await?;
     let uapi = serve_wg(config, options, wg_socket);
     let configured: Vec<IpAddr> = config.tunnels().filter_map(|(_, tunnel)| address_of(&tunnel.endpoint)).collect();
     routing.before_device(config, &configured).await?.complete()?;
@@ -155,6 +159,7 @@ pub(super) async fn open(
         tunnels,
         clock,
         server,
+        metrics,
         uapi,
         identity,
         monitor,

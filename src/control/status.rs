@@ -1,4 +1,7 @@
 //! What `linkspan status` shows: the JSON of `GET /status`, written by the daemon and read by the command.
+//!
+//! `conf/status.schema.json` is its published form. Fields are added, never given another meaning; whoever reads it has to
+//! pass over those that it does not know.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -19,6 +22,10 @@ pub struct Status {
     pub connections: Vec<Connection>,
     /// Why packets were dropped, and how many; only reasons that occurred.
     pub drops: Vec<Drop>,
+    /// The data threads.
+    pub threads: Vec<Thread>,
+    /// By how much the clock was set back, as long as far ends refuse handshakes for it; 0 = it is right.
+    pub clock_behind_s: u64,
     /// What the admin should know, one sentence each.
     pub warnings: Vec<String>,
 }
@@ -94,15 +101,52 @@ pub struct Tunnel {
     pub sent: Traffic,
     /// Inner packets from the far end.
     pub received: Traffic,
+    /// Datagrams to and from the far end.
+    pub wire: Wire,
+    /// How handshakes went.
+    pub handshakes: Handshakes,
 }
 
-/// Counted since the daemon started.
+/// Packets of one direction, since the daemon started and of late.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Traffic {
     /// Packets.
     pub packets: u64,
     /// Bytes.
     pub bytes: u64,
+    /// Of the last two seconds or so.
+    pub packets_per_s: u64,
+    /// The same in bit/s.
+    pub bits_per_s: u64,
+}
+
+/// Bytes of UDP payload since the daemon started: transport data, keepalives and handshakes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wire {
+    /// To the far end.
+    pub sent_bytes: u64,
+    /// From it.
+    pub received_bytes: u64,
+}
+
+/// Counted since the daemon started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Handshakes {
+    /// By whichever end they were initiated.
+    pub completed: u64,
+    /// Initiations sent.
+    pub initiations: u64,
+    /// Initiations after which the far end was not heard until the next one.
+    pub failed: u64,
+}
+
+/// A thread that carries packets, or shakes hands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Thread {
+    /// As in `ps -T`.
+    pub name: String,
+    /// CPU time since the daemon started.
+    pub busy_ms: u64,
 }
 
 /// One reason for which packets were dropped.
@@ -173,8 +217,10 @@ pub(in crate::control) mod tests {
             last_handshake_s: Some(3),
             last_receive_s: None,
             mtu: 1420,
-            sent: Traffic { packets: 1, bytes: 84 },
+            sent: Traffic { packets: 1, bytes: 84, packets_per_s: 1, bits_per_s: 672 },
             received: Traffic::default(),
+            wire: Wire { sent_bytes: 276, received_bytes: 92 },
+            handshakes: Handshakes { completed: 1, initiations: 1, failed: 0 },
         };
         let connection = Connection {
             name: "vpc".into(),
@@ -198,6 +244,8 @@ pub(in crate::control) mod tests {
             state: State::Up,
             connections: vec![connection],
             drops: vec![Drop { reason: "in_replay".into(), packets: 2, sentence: "seen before".into() }],
+            threads: vec![Thread { name: "outbound-0".into(), busy_ms: 1500 }],
+            clock_behind_s: 0,
             warnings: vec![],
         }
     }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tracing::{debug, info, warn};
 
 use super::places::Places;
+use super::rates::Rate;
 use super::resolve::Resolver;
 use crate::config::{Endpoint, Startup};
 use crate::tunnel::{Address, Peer, State};
@@ -20,6 +21,8 @@ pub(super) struct Watch {
     pub(super) configured: Option<Endpoint>,
     pub(super) state: State,
     pub(super) since: (SystemTime, Instant),
+    pub(super) sent: Rate,
+    pub(super) received: Rate,
     resolver: Option<Resolver>,
     places: Places,
     /// We call the far end, it need not call us.
@@ -43,6 +46,8 @@ impl Watch {
             configured,
             state: State::Down,
             since,
+            sent: Rate::new(since.1),
+            received: Rate::new(since.1),
             resolver: None,
             places: Places::default(),
             calls,
@@ -84,7 +89,7 @@ impl Watch {
         }
     }
 
-    /// Notes a change of state, with one line in the log, and tells once of a far end that does not answer.
+    /// Notes rates and a change of state, with one line in the log, and tells once of a far end that does not answer.
     fn look(&mut self, now: Instant) {
         let state = self.peer.state(now);
         if state != self.state {
@@ -95,6 +100,8 @@ impl Watch {
             self.silent = true;
             warn!("{warning}");
         }
+        self.sent.look(now, self.peer.counters.sent());
+        self.received.look(now, self.peer.counters.received());
         self.seek(now);
     }
 

@@ -239,6 +239,12 @@ impl Plane {
         Reason::ALL.iter().map(|&reason| (reason, self.counters.iter().map(|c| c.drops.count(reason)).sum()))
     }
 
+    /// Every thread's name, and for how long it has had a CPU so far.
+    pub fn busy(&self) -> impl Iterator<Item = (&str, Duration)> {
+        let time = |thread: &JoinHandle<()>| process::cpu_time(thread).unwrap_or_default();
+        self.threads.iter().map(move |thread| (thread.thread().name().unwrap_or_default(), time(thread)))
+    }
+
     /// Every thread's heartbeat: a number that moves at least every 2.5 s.
     pub fn heartbeats(&self) -> impl Iterator<Item = u64> + '_ {
         self.counters.iter().map(|counters| counters.heartbeat())

@@ -3,13 +3,16 @@
 use std::fs::File;
 use std::io;
 use std::mem::zeroed;
+use std::os::unix::thread::JoinHandleExt as _;
 use std::ptr;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use caps::{CapSet, Capability, CapsHashSet};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::stat::{Mode, umask};
+use nix::time::ClockId;
 use nix::unistd::{User, chdir, dup2_stderr, dup2_stdout, geteuid, setgroups, setresgid, setresuid, setsid};
 use thiserror::Error;
 
@@ -184,6 +187,16 @@ pub fn be_prompt(prompt: bool) -> io::Result<()> {
 /// SCHED_FLAG_KEEP_POLICY of linux/sched.h.
 const KEEP_POLICY: u64 = 0x08;
 
+/// For how long `thread` has had a CPU so far; none if it has ended.
+#[must_use]
+pub fn cpu_time<T>(thread: &JoinHandle<T>) -> Option<Duration> {
+    let mut clock = 0;
+    // SAFETY: the handle has not been joined, so the thread's name is valid; `clock` outlives the call.
+    let answer = unsafe { libc::pthread_getcpuclockid(thread.as_pthread_t(), &raw mut clock) };
+    let time = (answer == 0).then(|| ClockId::from_raw(clock).now().ok()).flatten();
+    time.map(Duration::from)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -300,6 +313,23 @@ mod tests {
         assert!([0, 100_000].contains(&slice), "{slice}");
         be_prompt(false).unwrap();
         assert_eq!(attributes(), (policy, nice, usual));
+    }
+
+    #[test]
+    fn a_busy_threads_cpu_time_moves_and_an_idle_ones_does_not() {
+        use std::sync::mpsc::channel;
+        let ((stop, stopped), (end, ended)) = (channel::<()>(), channel::<()>());
+        let busy = std::thread::spawn(move || while stopped.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {});
+        let idle = std::thread::spawn(move || ended.recv());
+        let wanted = Duration::from_millis(50);
+        let started = std::time::Instant::now();
+        while cpu_time(&busy).unwrap() < wanted {
+            assert!(started.elapsed() < Duration::from_secs(20), "a busy thread gets some CPU");
+        }
+        assert!(cpu_time(&idle).unwrap() < wanted);
+        drop((stop, end));
+        busy.join().unwrap();
+        idle.join().unwrap().unwrap_err();
     }
 
     #[test]

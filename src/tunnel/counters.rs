@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub struct Counters {
     sent: Pair,
     received: Pair,
+    /// Initiations sent, and those that nothing was heard after.
+    initiations: [AtomicU64; 2],
 }
 
 #[derive(Debug, Default)]
@@ -54,6 +56,21 @@ impl Counters {
         (self.sent.wire.load(Ordering::Relaxed), self.received.wire.load(Ordering::Relaxed))
     }
 
+    /// Counts an initiation of ours; `in_vain`: nothing was heard since the one before.
+    pub fn add_initiation(&self, in_vain: bool) {
+        let [sent, failed] = &self.initiations;
+        sent.fetch_add(1, Ordering::Relaxed);
+        failed.fetch_add(in_vain.into(), Ordering::Relaxed);
+    }
+
+    /// Initiations sent so far, and how many of them were in vain: the next one was sent without anything heard in
+    /// between.
+    #[must_use]
+    pub fn initiations(&self) -> (u64, u64) {
+        let [sent, failed] = &self.initiations;
+        (sent.load(Ordering::Relaxed), failed.load(Ordering::Relaxed))
+    }
+
     /// Sent so far.
     #[must_use]
     pub fn sent(&self) -> Count {
@@ -93,5 +110,14 @@ mod tests {
         counters.add_wire_sent(148);
         counters.add_wire_received(92);
         assert_eq!(counters.wire(), (148, 92));
+    }
+
+    #[test]
+    fn an_initiation_in_vain_is_counted_with_the_next_one() {
+        let counters = Counters::default();
+        for in_vain in [false, true, true] {
+            counters.add_initiation(in_vain);
+        }
+        assert_eq!(counters.initiations(), (3, 2));
     }
 }

@@ -267,6 +267,7 @@ impl Lane {
             session: fresh && session_age.is_some(),
             session_age,
             last_handshake: age(&self.marks.handshake),
+            handshakes: self.marks.handshakes.load(Relaxed),
             last_answer: age(&self.marks.answered),
             last_receive: age(&self.marks.received),
             last_send: age(&self.marks.sent),
@@ -282,8 +283,10 @@ impl Lane {
         let sessions = core.engines.active().sessions();
         let value = |moment: Option<Instant>| moment.map_or(0, |moment| self.marks.value(moment));
         self.marks.session.set(value(sessions.current().map(|session| session.born)));
-        if let Some(newest) = sessions.newest() {
-            self.marks.handshake.set(self.marks.value(newest));
+        if let Some(newest) = sessions.newest()
+            && self.marks.handshake.advances(self.marks.value(newest))
+        {
+            self.marks.handshakes.fetch_add(1, Relaxed);
         }
         self.marks.worn.store(sessions.current().is_some_and(|s| s.sealed >= RENEW_MESSAGES), Relaxed);
         self.marks.replacing.store(replacing, Relaxed);

@@ -289,8 +289,11 @@ impl Peer {
         }
         let view = self.lane.view(now);
         let act = schedule.next(now, &view);
-        if act == Act::Initiate && schedule.is_in_vain() {
-            self.let_the_kernel_choose();
+        if act == Act::Initiate {
+            self.counters.add_initiation(schedule.is_in_vain());
+            if schedule.is_in_vain() {
+                self.let_the_kernel_choose();
+            }
         }
         match (act, emitted) {
             (Act::Initiate, Some(Emitted::Initiation(len))) => *timer_len = len,

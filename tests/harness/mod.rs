@@ -13,7 +13,7 @@
 //! a [`WgPeer`] is a stock WireGuard peer in a few lines. Whatever waits has a deadline.
 
 // Each test binary that shares the harness uses a part of it.
-#![allow(dead_code, unreachable_pub)]
+#![allow(dead_code, unreachable_pub, unused_imports)]
 
 pub mod capture;
 pub mod daemon;
@@ -21,9 +21,11 @@ pub mod file;
 pub mod flood;
 pub mod host;
 pub mod machine;
+pub mod monitored;
 pub mod net;
 pub mod paced;
 pub mod packets;
+pub mod prometheus;
 pub mod status;
 pub mod stock;
 pub mod traffic;

@@ -15,6 +15,7 @@ mod interop;
 mod kernel;
 mod life;
 mod loss;
+mod monitoring;
 mod outer;
 mod privileges;
 mod roaming;

@@ -12,11 +12,13 @@ use nix::sys::signal::Signal;
 
 use crate::harness::daemon::{Daemon, LINKSPAN, write_secret};
 use crate::harness::host::{finish, own_dev_net};
+use crate::harness::prometheus::http_get;
 use crate::harness::traffic::pings_pass;
 use crate::harness::wg::{socket_of, unique_name, wg_ok};
 use crate::harness::*;
 
 const NOBODY: u32 = 65534;
+const METRICS: &str = "127.0.0.1:9586";
 const UNIT: &str = include_str!("../../systemd/linkspan@.service");
 
 /// A's gateway with the folders, the credential, the socket and the notification socket that the units ask for.
@@ -52,7 +54,7 @@ impl<'n> Service<'n> {
 
     /// The daemon, not started yet. Its key file is unreadable for its user, as the one in /etc is.
     fn daemon(&self) -> Daemon<'n> {
-        let mut file = self.net.file(A, &[B]);
+        let mut file = self.net.file(A, &[B]).with(&format!("metrics = {METRICS:?}"));
         file.name.clone_from(&self.name);
         let mut daemon = self.net.daemon(A, &file);
         daemon.wg = true;
@@ -193,6 +195,8 @@ fn no_system_call_is_made_that_the_unit_forbids() {
     a.wait_up_within(seconds(30));
     b.wait_up();
     pings_pass(net.lan(A), net.site(B).lan4(), &["-c", "2", "-i", "0.2", "-W", "2"]);
+    let page = http_get(net.gateway(A), METRICS.parse().unwrap(), "/metrics").expect("metrics");
+    assert!(page.contains("linkspan_thread_busy_seconds_total{"), "{page}");
     a.signal(Signal::SIGHUP);
     service.told("WATCHDOG=1");
     // strace hands the signal on to nobody: the daemon is the process that says who it is.

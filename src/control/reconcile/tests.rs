@@ -45,6 +45,7 @@ fn config(networks: &[&str]) -> Config {
         fwmark: 0,
         offload: true,
         workers: 0,
+        metrics: None,
     };
     Config { interface, connections: vec![connection] }
 }

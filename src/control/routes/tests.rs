@@ -47,6 +47,7 @@ fn config(connections: Vec<Connection>) -> Config {
         fwmark: 0,
         offload: true,
         workers: 0,
+        metrics: None,
     };
     Config { interface, connections }
 }

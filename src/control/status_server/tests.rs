@@ -1,13 +1,40 @@
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixListener as StdListener;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::UnixStream;
+use tokio::time::timeout;
 
 use super::*;
+use crate::control::http::{BODY_BYTES, CONNECTIONS, DEADLINE, HEADER_BYTES};
 use crate::control::status::tests::example;
-use crate::control::status_client::fetch;
+use crate::control::status_client::{fetch, log_level, set_log_level};
+
+/// A daemon that is always the same, but for its log.
+#[derive(Default)]
+struct Example {
+    asked: Cell<u32>,
+    level: RefCell<String>,
+}
+
+impl Answers for Example {
+    fn status(&self) -> Status {
+        self.asked.set(self.asked.get() + 1);
+        example()
+    }
+
+    fn log_level(&self) -> String {
+        self.level.borrow().clone()
+    }
+
+    fn set_log_level(&self, level: &str) -> anyhow::Result<()> {
+        anyhow::ensure!(level != "loud", "not a log level: \"loud\"");
+        level.clone_into(&mut self.level.borrow_mut());
+        Ok(())
+    }
+}
 
 fn mode(path: &Path) -> u32 {
     std::fs::metadata(path).unwrap().permissions().mode() & 0o7777
@@ -28,8 +55,9 @@ async fn ask(path: &Path, request: &str) -> String {
 /// Runs `client` beside a server at `path`.
 async fn with_server<T>(path: &Path, client: impl Future<Output = T>) -> T {
     let server = StatusServer::bind(path).unwrap();
+    let daemon = Example::default();
     tokio::select! {
-        () = server.serve(example) => unreachable!(),
+        () = server.serve(&daemon) => unreachable!(),
         result = timeout(Duration::from_secs(10), client) => result.expect("within 10 s"),
     }
 }
@@ -39,19 +67,15 @@ async fn the_client_fetches_what_the_server_says() {
     let folder = folder();
     let path = folder.path().join("made/ls0.sock");
     let server = StatusServer::bind(&path).unwrap();
-    let asked = Cell::new(0);
-    let status = || {
-        asked.set(asked.get() + 1);
-        example()
-    };
+    let daemon = Example::default();
     tokio::select! {
-        () = server.serve(status) => unreachable!(),
+        () = server.serve(&daemon) => unreachable!(),
         result = async { (fetch(&path).await, fetch(&path).await) } => {
             assert_eq!(result.0.unwrap(), example());
             assert_eq!(result.1.unwrap(), example());
         }
     }
-    assert_eq!(asked.get(), 2);
+    assert_eq!(daemon.asked.get(), 2);
 }
 
 #[tokio::test]
@@ -59,10 +83,37 @@ async fn anything_else_is_404_or_405() {
     let folder = folder();
     let path = folder.path().join("s");
     with_server(&path, async {
-        assert!(ask(&path, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").await.starts_with("HTTP/1.1 404"));
+        assert!(ask(&path, "GET /else HTTP/1.1\r\nHost: x\r\n\r\n").await.starts_with("HTTP/1.1 404"));
         let post = ask(&path, "POST /status HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n").await;
         assert!(post.starts_with("HTTP/1.1 405") && post.contains("allow: GET"), "{post}");
         assert!(ask(&path, "nonsense\r\n\r\n").await.starts_with("HTTP/1.1 400"));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn metrics_come_by_the_socket_too() {
+    let folder = folder();
+    let path = folder.path().join("s");
+    with_server(&path, async {
+        let answer = ask(&path, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").await;
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("\nlinkspan_tunnel_up{"), "{answer}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_log_level_is_told_and_set_and_refused_with_the_reason() {
+    let folder = folder();
+    let path = folder.path().join("s");
+    with_server(&path, async {
+        assert_eq!(set_log_level(&path, "debug").await.unwrap(), "debug");
+        assert_eq!(log_level(&path).await.unwrap(), "debug");
+        let error = set_log_level(&path, "loud").await.unwrap_err();
+        assert_eq!(error.to_string(), "not a log level: \"loud\"");
+        assert_eq!(log_level(&path).await.unwrap(), "debug");
+        let error = set_log_level(&path, &"x".repeat(2 * BODY_BYTES)).await.unwrap_err();
+        assert!(error.to_string().contains("too much"), "{error}");
     })
     .await;
 }
@@ -89,8 +140,9 @@ async fn seventeen_silent_clients_do_not_keep_the_next_one_out_for_ever() {
     let folder = folder();
     let path = folder.path().join("s");
     let server = StatusServer::bind(&path).unwrap();
+    let daemon = Example::default();
     tokio::select! {
-        () = server.serve(example) => unreachable!(),
+        () = server.serve(&daemon) => unreachable!(),
         () = async {
             let started = Instant::now();
             let mut silent = Vec::new();

@@ -24,6 +24,8 @@ pub(super) struct Marks {
     pub(super) unanswered: Mark,
     /// When the timers last ran.
     pub(super) ticked: Mark,
+    /// Sessions that the peer confirmed, so far.
+    pub(super) handshakes: AtomicU64,
     pub(super) worn: AtomicBool,
     pub(super) replacing: AtomicBool,
 }
@@ -39,6 +41,7 @@ impl Marks {
             sent: Mark::default(),
             unanswered: Mark::default(),
             ticked: Mark(AtomicU64::new(1)),
+            handshakes: AtomicU64::new(0),
             worn: AtomicBool::new(false),
             replacing: AtomicBool::new(false),
         }
@@ -60,6 +63,13 @@ impl Marks {
 impl Mark {
     pub(super) fn set(&self, value: u64) {
         self.0.store(value, Relaxed);
+    }
+
+    /// Sets it; whether it is later than it was.
+    pub(super) fn advances(&self, value: u64) -> bool {
+        let before = self.0.load(Relaxed);
+        self.set(value);
+        value > before
     }
 
     pub(super) fn clear(&self) {

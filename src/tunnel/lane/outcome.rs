@@ -50,6 +50,8 @@ pub struct LaneView {
     pub session_age: Option<Duration>,
     /// Since the newest confirmed session was made.
     pub last_handshake: Option<Duration>,
+    /// How many sessions were confirmed so far.
+    pub handshakes: u64,
     /// Since an initiation was last answered. It may have been a replay.
     pub last_answer: Option<Duration>,
     /// Since something from the peer was last authenticated.

@@ -2,17 +2,34 @@
 
 use std::time::Duration;
 
+use linkspan::control::log;
 use linkspan::control::status::Status;
-use linkspan::control::status_server::StatusServer;
+use linkspan::control::status_server::{Answers, StatusServer};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio::runtime::{Builder, Runtime};
 
 const STATUS: &str = r#"{"version":"0.1.0","interface":{"name":"ls0","index":7,"mtu":1420,"port":51820,
     "offloads":"tcp+udp","public_key":"AAAA","workers":2},"uptime_s":1,"state":"down","connections":[],"drops":[],
-    "warnings":[]}"#;
+    "threads":[],"clock_behind_s":0,"warnings":[]}"#;
 /// No request may hold the server up for longer.
 const DEADLINE: Duration = Duration::from_secs(10);
+
+struct Fixed(Status);
+
+impl Answers for Fixed {
+    fn status(&self) -> Status {
+        self.0.clone()
+    }
+
+    fn log_level(&self) -> String {
+        "info".to_owned()
+    }
+
+    fn set_log_level(&self, level: &str) -> anyhow::Result<()> {
+        log::check(level)
+    }
+}
 
 struct World {
     runtime: Runtime,
@@ -33,10 +50,10 @@ impl World {
     }
 
     fn ask(&self, request: &[u8]) -> Vec<u8> {
-        let status: Status = serde_json::from_str(STATUS).unwrap();
+        let daemon = Fixed(serde_json::from_str(STATUS).unwrap());
         self.runtime.block_on(async {
             tokio::select! {
-                () = self.server.serve(|| status.clone()) => unreachable!("it serves for ever"),
+                () = self.server.serve(&daemon) => unreachable!("it serves for ever"),
                 answer = tokio::time::timeout(DEADLINE, self.converse(request)) => answer.expect("an answer in time"),
             }
         })
