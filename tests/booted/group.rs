@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::harness::eventually;
+use crate::harness::host::left_behind;
 
 /// Removed on drop. Nothing may run in them any more then.
 pub struct Groups(Vec<PathBuf>);
@@ -12,13 +13,8 @@ pub struct Groups(Vec<PathBuf>);
 impl Groups {
     /// One in each hierarchy that systemd uses: the unified one, and its own where there are old ones.
     pub fn new(name: &str) -> Self {
-        let of_test = fs::read_to_string("/proc/self/cgroup").unwrap();
-        let groups = of_test.lines().filter_map(|line| {
-            let mut parts = line.splitn(3, ':').skip(1);
-            let (hierarchy, path) = (parts.next()?, parts.next()?);
-            Some(mount_of(hierarchy)?.join(path.trim_start_matches('/')).join(name))
-        });
-        let groups: Vec<_> = groups.collect();
+        sweep();
+        let groups: Vec<_> = of_test().iter().map(|group| group.join(name)).collect();
         for group in &groups {
             fs::create_dir(group).unwrap_or_else(|e| panic!("{}: {e}", group.display()));
         }
@@ -28,6 +24,28 @@ impl Groups {
     /// A line of shell that moves the shell into them.
     pub fn enter(&self) -> String {
         self.0.iter().map(|group| format!("echo $$ >{}/cgroup.procs; ", group.display())).collect()
+    }
+}
+
+/// The groups of this process, as folders.
+fn of_test() -> Vec<PathBuf> {
+    let groups = fs::read_to_string("/proc/self/cgroup").unwrap();
+    let folder = |line: &str| {
+        let mut parts = line.splitn(3, ':').skip(1);
+        let (hierarchy, path) = (parts.next()?, parts.next()?);
+        Some(mount_of(hierarchy)?.join(path.trim_start_matches('/')))
+    };
+    groups.lines().filter_map(folder).collect()
+}
+
+/// Removes what test processes that were killed have left, once their machines are down.
+fn sweep() {
+    for group in of_test() {
+        for entry in fs::read_dir(group).into_iter().flatten().flatten() {
+            if left_behind(&entry.file_name().to_string_lossy()) {
+                remove(&entry.path());
+            }
+        }
     }
 }
 

@@ -48,9 +48,9 @@ impl<'n> Machine<'n> {
             tun.display(),
             name = host.name(),
         );
-        // It ends with the test, however that ends.
+        // It ends with the test, however that ends: told so, systemd-nspawn has the machine power off.
         let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "SIGKILL", "sh", "-ec", &nspawn]).process_group(0);
+        command.args(["--pdeathsig", "SIGTERM", "sh", "-ec", &nspawn]).process_group(0);
         // Of /proc/sys, what belongs to its network is its own.
         command.env("SYSTEMD_NSPAWN_API_VFS_WRITABLE", "network");
         let console = fs::File::create(net.directory(host.name()).join("console")).unwrap();
@@ -108,7 +108,7 @@ impl<'n> Machine<'n> {
     }
 
     pub fn status(&self) -> Option<Status> {
-        Status::parse(&self.output(&["linkspan", "status", "--json"]).stdout)
+        Status::parse(&self.output(&["linkspan", "status", "wan0", "--json"]).stdout)
     }
 
     pub fn wait_up(&self, within: Duration) {
