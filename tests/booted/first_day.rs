@@ -39,6 +39,8 @@ fn a_purge_leaves_nothing() {
     let Some(net) = networks() else { return };
     let machines = boot(&net, &root_of("bookworm").unwrap());
     let a = &machines[A];
+    // Forwarding stays on until the next boot, and brings addresses of its own.
+    net.gateway(A).sysctl("net/ipv6/conf/all/forwarding", "1");
     let before = (files(a), net.gateway(A).footprint());
     link(&machines);
     // The sealed key and its drop-in are part of what the README makes.

@@ -7,9 +7,21 @@ use std::sync::LazyLock;
 use crate::harness::daemon::LINKSPAN;
 use crate::harness::host::finish;
 use crate::harness::seconds;
+use crate::harness::stock::installed;
 
-/// Two versions of the same programs. Made once for all tests, and removed by the system's own sweep of old files if the
-/// test process does not live to do so.
+#[test]
+fn the_package_has_no_error_that_lintian_knows() {
+    if !crate::harness::root() || !installed(Path::new("/usr/bin/lintian")) {
+        return;
+    }
+    let mut lintian = Command::new("lintian");
+    // It would rather not be root; here it reads one file.
+    lintian.args(["--allow-root", "--fail-on=error"]).arg(&PACKAGES.first);
+    let finished = finish(lintian, seconds(120));
+    assert!(finished.status.success(), "{finished:?}");
+}
+
+/// Two versions of the same programs, in target/package/tests. Made once for all tests.
 pub struct Packages {
     pub first: PathBuf,
     pub next: PathBuf,
@@ -17,7 +29,6 @@ pub struct Packages {
 
 pub static PACKAGES: LazyLock<Packages> = LazyLock::new(|| Packages { first: pack("0.1.0"), next: pack("0.1.1") });
 
-/// The .deb of this version, in target/package/tests.
 fn pack(version: &str) -> PathBuf {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
     let folder = manifest.join("target/package/tests").join(version);

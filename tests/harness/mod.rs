@@ -13,7 +13,7 @@
 //! a [`WgPeer`] is a stock WireGuard peer in a few lines. Whatever waits has a deadline.
 
 // Each test binary that shares the harness uses a part of it.
-#![allow(dead_code, unreachable_pub)]
+#![allow(dead_code, unused_imports, unreachable_pub)]
 
 pub mod capture;
 pub mod daemon;
