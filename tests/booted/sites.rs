@@ -56,13 +56,17 @@ pub fn link(machines: &[Machine<'_>; 2]) {
 
 /// All of it but the start.
 pub fn prepare(machines: &[Machine<'_>; 2]) {
-    let install = &blocks("Two sites", "sh")[0];
-    let keys = machines.each_ref().map(|machine| machine.run(install).lines().last().unwrap().to_owned());
+    let keys = machines.each_ref().map(install);
     let files = blocks("Two sites", "toml");
     for (site, far) in [(A, B), (B, A)] {
         assert_eq!(files[site].matches("\"...\"").count(), 1);
         machines[site].write("/etc/linkspan/wan0.toml", &files[site].replace("\"...\"", &format!("{:?}", keys[far])));
     }
+}
+
+/// The README's first two commands: the public key.
+pub fn install(machine: &Machine<'_>) -> String {
+    machine.run(&blocks("Two sites", "sh")[0]).lines().last().unwrap().to_owned()
 }
 
 pub fn enable() -> String {
