@@ -27,7 +27,10 @@ pub struct Packages {
     pub next: PathBuf,
 }
 
-pub static PACKAGES: LazyLock<Packages> = LazyLock::new(|| Packages { first: pack("0.1.0"), next: pack("0.1.1") });
+pub static PACKAGES: LazyLock<Packages> = LazyLock::new(|| Packages { first: pack(VERSION), next: pack(NEXT) });
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+pub const NEXT: &str = concat!(env!("CARGO_PKG_VERSION"), "+next");
 
 fn pack(version: &str) -> PathBuf {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));

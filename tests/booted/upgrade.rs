@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::harness::{A, seconds};
 use crate::machine::Machine;
-use crate::package::PACKAGES;
+use crate::package::{NEXT, PACKAGES};
 use crate::sites::{linked, networks, networks_reach_each_other};
 use crate::stream::Stream;
 
@@ -70,6 +70,6 @@ fn upgrade(machine: &Machine<'_>) -> String {
     let file = PACKAGES.next.file_name().unwrap().to_str().unwrap();
     fs::copy(&PACKAGES.next, machine.path("/root").join(file)).unwrap();
     let said = machine.run(&format!("apt install ./{file} 2>&1"));
-    assert!(machine.run("dpkg-query --show linkspan").contains("0.1.1"));
+    assert!(machine.run("dpkg-query --show linkspan").contains(NEXT));
     said
 }
