@@ -10,7 +10,7 @@ use std::process::{Command, Output};
 
 const UNIT: &str = include_str!("../systemd/linkspan@.service");
 const SOCKET: &str = include_str!("../systemd/linkspan@.socket");
-const PROGRAM: &str = "/usr/local/bin/linkspan";
+const PROGRAM: &str = "/usr/bin/linkspan";
 /// In tenths, as `--threshold` takes it.
 const MOST_EXPOSED: &str = "20";
 

@@ -128,8 +128,12 @@ fn no_listener(path: &Path, error: io::Error) -> anyhow::Error {
     anyhow::Error::new(error).context(told)
 }
 
-/// A daemon that is neither root's nor in the group keeps its file to itself and its own group.
+/// A daemon that is neither root's nor in the group keeps its file to itself and its own group. One of that group is not
+/// asked to change anything: the service denies it the call.
 fn hand_to(path: &Path, group: Gid) -> io::Result<()> {
+    if std::fs::symlink_metadata(path)?.gid() == group.as_raw() {
+        return Ok(());
+    }
     match lchown(path, None, Some(group.as_raw())) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
         outcome => outcome,

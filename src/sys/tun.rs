@@ -268,7 +268,8 @@ mod request {
     pub(super) fn attach(file: &File, name: &str, flags: libc::c_int) -> Result<(), Errno> {
         let mut ifr_name = [0; libc::IFNAMSIZ];
         for (to, from) in ifr_name.iter_mut().zip(name.bytes()) {
-            *to = from.cast_signed();
+            // Signed on some machines, unsigned on others.
+            *to = libc::c_char::from_ne_bytes([from]);
         }
         // The flags fill 16 bits; IFF_MULTI_QUEUE and IFF_TUN_EXCL are above 8, EXCL is the sign bit.
         let ifru_flags = u16::try_from(flags).map_err(|_| Errno::EINVAL)?.cast_signed();
@@ -282,7 +283,7 @@ mod request {
         let mut request = libc::ifreq { ifr_name: [0; libc::IFNAMSIZ], ifr_ifru };
         // SAFETY: `request` is a whole ifreq and lives through the call; the descriptor is open.
         unsafe { tungetiff(file.as_raw_fd(), &raw mut request) }?;
-        let bytes = request.ifr_name.iter().map(|byte| byte.cast_unsigned()).take_while(|byte| *byte != 0).collect();
+        let bytes = request.ifr_name.iter().flat_map(|byte| byte.to_ne_bytes()).take_while(|byte| *byte != 0).collect();
         String::from_utf8(bytes).map_err(|_| Errno::EINVAL)
     }
 

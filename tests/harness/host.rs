@@ -191,11 +191,16 @@ impl Drop for Host {
 pub fn sweep() {
     for entry in fs::read_dir("/run/netns").into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let pid = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next()).and_then(|n| n.parse::<u32>().ok());
-        if pid.is_some_and(|pid| !PathBuf::from(format!("/proc/{pid}")).exists()) {
+        if left_behind(&name) {
             remove(&name);
         }
     }
+}
+
+/// Whether this is the name of a machine of a test process that is gone.
+pub fn left_behind(name: &str) -> bool {
+    let pid = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next()).and_then(|n| n.parse::<u32>().ok());
+    pid.is_some_and(|pid| !PathBuf::from(format!("/proc/{pid}")).exists())
 }
 
 fn remove(name: &str) {

@@ -43,12 +43,12 @@ pub fn peers() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("target/peers")
 }
 
-/// Whether a file is there that `tests/interop/install` brings. Says loudly when not, as [`super::root`] does.
+/// Whether a file is there that `tests/run` brings. Says loudly when not, as [`super::root`] does.
 pub fn installed(file: &Path) -> bool {
     use std::io::Write as _;
     let is_there = file.exists();
     if !is_there {
-        let what = format!("{} is not there: run tests/interop/install", file.display());
+        let what = format!("{} is not there: tests/run brings it", file.display());
         assert!(std::env::var_os("LINKSPAN_REQUIRE_NETWORK").is_none(), "{what}");
         let _ = writeln!(std::io::stderr(), "SKIPPED: {what}");
     }
