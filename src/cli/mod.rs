@@ -13,6 +13,7 @@ mod man;
 mod names;
 mod out;
 mod pubkey;
+mod reload;
 mod run;
 mod status;
 mod units;
@@ -42,6 +43,7 @@ enum Command {
     Run(run::Args),
     Check(check::Args),
     Status(status::Args),
+    Reload(reload::Args),
     Genkey(genkey::Args),
     Pubkey(pubkey::Args),
     Genpsk(genpsk::Args),
@@ -88,6 +90,7 @@ impl Command {
             Self::Run(args) => run::execute(args),
             Self::Check(args) => check::execute(&args),
             Self::Status(args) => status::execute(&args),
+            Self::Reload(args) => reload::execute(&args),
             Self::Genkey(args) => genkey::execute(&args),
             Self::Pubkey(args) => pubkey::execute(&args),
             Self::Genpsk(args) => genpsk::execute(&args),

@@ -63,6 +63,6 @@ pub(super) fn execute(args: Args) -> anyhow::Result<Exit> {
         }
     };
     let socket = args.socket.unwrap_or_else(|| names::socket(&config.interface.name));
-    daemon::run(&config, &RunOptions { socket, wg: !args.no_wg, state_dir: args.state_dir, log: args.log })?;
+    daemon::run(&config, &RunOptions { file, socket, wg: !args.no_wg, state_dir: args.state_dir, log: args.log })?;
     Ok(Exit::Fine)
 }

@@ -1,42 +1,48 @@
 //! The life of the daemon: open everything, drop privileges, keep things as they ought to be, take all away again.
 
+mod apply;
+
 use std::cell::RefCell;
 use std::future::pending;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use arc_swap::ArcSwap;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 use tracing::{info, warn};
 
 use super::clock::ClockWatch;
 use super::dead_ends;
+use super::in_force::InForce;
+use super::keys::Keys;
 use super::limits;
 use super::log;
 use super::netlink::{self, Monitor, Netlink};
 use super::periodic::Periodic;
 use super::reconcile::Reconciler;
-use super::report;
+use super::reload;
 use super::resolve;
 use super::routes;
-use super::setup::{self, Keys, Opened};
+use super::setup::{self, Opened};
 use super::status::Status;
 use super::status_server::StatusServer;
-use super::tunnels::{Question, Tunnels};
+use super::tunnels::Question;
 use super::uapi::{ReadOnly, UapiServer};
 use super::watchdog::Watchdog;
 use crate::config::Config;
 use crate::data::Plane;
-use crate::sys::{inherited, process, udp};
-use crate::tunnel::Identity;
+use crate::sys::{inherited, process};
+use crate::tunnel::Table;
 
 /// How often what no event announces is looked at: silent peers, the clock, heartbeats.
 const LOOK: Duration = Duration::from_secs(2);
@@ -47,6 +53,8 @@ const WG_SOCKET: &str = "wg";
 /// What the command line adds to the configuration.
 #[derive(Debug, Clone)]
 pub struct RunOptions {
+    /// Where the configuration came from: a reload reads it again.
+    pub file: PathBuf,
     /// Where `linkspan status` asks.
     pub socket: PathBuf,
     /// Whether `wg show` may ask, too.
@@ -89,7 +97,7 @@ async fn live(config: &Config, options: &RunOptions, keys: Keys, wg_socket: Opti
     };
     match opened {
         Ok(Some(opened)) => {
-            let (shared, keeper) = split(config, opened, routing, netlink);
+            let (shared, keeper) = split(options, opened, routing, netlink);
             keeper.live(shared, signals).await
         }
         Ok(None) => {
@@ -103,16 +111,14 @@ async fn live(config: &Config, options: &RunOptions, keys: Keys, wg_socket: Opti
     }
 }
 
-fn split(config: &Config, opened: Opened, routing: Reconciler, netlink: Netlink) -> (Shared, Keeper<'_>) {
-    let Opened { plane, sockets, index, mark, clock, server, uapi, identity, monitor, tunnels, facts, changed } =
-        opened;
+fn split(options: &RunOptions, opened: Opened, routing: Reconciler, netlink: Netlink) -> (Shared, Keeper) {
+    let Opened { plane, table, in_force, index, mark, clock, server, uapi, monitor, changed } = opened;
     let shared =
-        Shared { plane, facts, server, uapi, identity, tunnels: RefCell::new(tunnels), warnings: RefCell::default() };
+        Shared { plane, table, server, uapi, in_force: RefCell::new(in_force), warnings: RefCell::default() };
     let watchdog = Watchdog::new();
     let (endpoints, unsettled) = (Vec::new(), false);
     let keeper = Keeper {
-        config,
-        sockets,
+        file: options.file.clone(),
         index,
         mark,
         netlink,
@@ -125,6 +131,12 @@ fn split(config: &Config, opened: Opened, routing: Reconciler, netlink: Netlink)
         changed,
     };
     (shared, keeper)
+}
+
+/// What a signal asks for.
+enum Told {
+    Stop,
+    Reload,
 }
 
 struct Signals {
@@ -142,12 +154,17 @@ impl Signals {
 
     /// Returns when the daemon is to stop.
     async fn stop(&mut self) {
-        loop {
-            tokio::select! {
-                _ = self.terminate.recv() => return,
-                _ = self.interrupt.recv() => return,
-                _ = self.reload.recv() => warn!("reload is not there yet in this version: restart to apply changes"),
-            }
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+
+    async fn next(&mut self) -> Told {
+        tokio::select! {
+            _ = self.terminate.recv() => Told::Stop,
+            _ = self.interrupt.recv() => Told::Stop,
+            _ = self.reload.recv() => Told::Reload,
         }
     }
 }
@@ -155,36 +172,38 @@ impl Signals {
 /// What the status reads while the keeper works. Cells are never borrowed across an await.
 struct Shared {
     plane: Plane,
-    facts: report::Facts,
+    table: Arc<ArcSwap<Table>>,
     server: StatusServer,
     uapi: Option<UapiServer>,
-    identity: Arc<Identity>,
-    tunnels: RefCell<Tunnels>,
+    in_force: RefCell<InForce>,
     warnings: RefCell<Vec<String>>,
 }
 
 impl Shared {
     fn status(&self) -> Status {
         let now = Instant::now();
-        self.tunnels.borrow_mut().look(now);
-        let tunnels = self.tunnels.borrow();
+        self.in_force.borrow_mut().tunnels.look(now);
+        let InForce { tunnels, facts, .. } = &*self.in_force.borrow();
         let warnings = tunnels.warnings(now).chain(self.warnings.borrow().iter().cloned()).collect();
-        self.facts.status(&self.plane, &tunnels, warnings)
+        facts.status(&self.plane, tunnels, warnings)
+    }
+
+    fn config(&self) -> Rc<Config> {
+        self.in_force.borrow().config.clone()
     }
 
     /// Answers `wg show`, for ever.
-    async fn serve_wg(&self, config: &Config, sockets: udp::Group) {
+    async fn serve_wg(&self) {
         match &self.uapi {
-            Some(server) => server.serve(&ReadOnly::new(config, self.identity.clone(), sockets, &self.tunnels)).await,
+            Some(server) => server.serve(&ReadOnly(&self.in_force)).await,
             None => pending().await,
         }
     }
 }
 
 /// Keeps everything as it ought to be.
-struct Keeper<'c> {
-    config: &'c Config,
-    sockets: udp::Group,
+struct Keeper {
+    file: PathBuf,
     index: u32,
     mark: u32,
     netlink: Netlink,
@@ -200,18 +219,18 @@ struct Keeper<'c> {
     changed: Arc<Notify>,
 }
 
-impl Keeper<'_> {
+impl Keeper {
     /// Works until told to stop, then takes everything away. After a failure the routes of last resort stay.
     async fn live(mut self, shared: Shared, signals: Signals) -> anyhow::Result<()> {
-        shared.facts.log();
-        notify(NotifyState::Ready);
-        let (config, sockets) = (self.config, self.sockets.clone());
+        shared.in_force.borrow().facts.log();
+        notify(&[NotifyState::Ready]);
+        let (wishes, reloads) = mpsc::channel(1);
         let outcome = tokio::select! {
-            outcome = self.work(&shared, signals) => outcome,
-            () = shared.server.serve(|| shared.status()) => Ok(()),
-            () = shared.serve_wg(config, sockets) => Ok(()),
+            outcome = self.work(&shared, signals, reloads) => outcome,
+            () = shared.server.serve(|| shared.status(), &wishes) => Ok(()),
+            () = shared.serve_wg() => Ok(()),
         };
-        notify(NotifyState::Stopping);
+        notify(&[NotifyState::Stopping]);
         self.clock.close(Instant::now());
         let cleared = if outcome.is_ok() { self.clear().await } else { Ok(()) };
         shared.plane.stop();
@@ -219,33 +238,45 @@ impl Keeper<'_> {
         outcome.and(cleared)
     }
 
-    async fn work(&mut self, shared: &Shared, mut signals: Signals) -> anyhow::Result<()> {
+    async fn work(
+        &mut self,
+        shared: &Shared,
+        mut signals: Signals,
+        mut reloads: mpsc::Receiver<reload::Request>,
+    ) -> anyhow::Result<()> {
         let looks = Periodic::new(LOOK).context("cannot set a timer")?;
         let mut lookups = FuturesUnordered::new();
         loop {
             tokio::select! {
-                () = signals.stop() => return Ok(()),
+                told = signals.next() => match told {
+                    Told::Stop => return Ok(()),
+                    Told::Reload => drop(self.reload(shared).await),
+                },
+                Some((wish, asker)) = reloads.recv() => {
+                    // Who asked may have gone away.
+                    let _ = asker.send(self.grant(wish, shared).await);
+                }
                 () = self.changed.notified() => {}
                 news = self.monitor.changed() => {
                     news.context("listening to the kernel's routing failed")?;
-                    self.keep_routes().await?;
+                    self.keep_routes(shared).await?;
                 }
-                Some((place, answer)) = lookups.next(), if !lookups.is_empty() => {
-                    shared.tunnels.borrow_mut().answer(place, answer);
+                Some((question, answer)) = lookups.next(), if !lookups.is_empty() => {
+                    shared.in_force.borrow_mut().tunnels.answer(&question, answer);
                     shared.plane.wake_timers();
                 }
                 ticked = looks.tick() => {
                     ticked.context("the timer failed")?;
                     self.look_at_clocks(shared);
-                    let peers = shared.tunnels.borrow().iter().map(|watch| watch.peer.clone()).collect();
+                    let peers = shared.in_force.borrow().peers();
                     dead_ends::leave(&self.netlink, self.mark, peers).await;
                     if self.unsettled {
-                        self.keep_routes().await?;
+                        self.keep_routes(shared).await?;
                     }
                 }
             }
             self.look(shared).await?;
-            let questions = shared.tunnels.borrow_mut().questions(Instant::now());
+            let questions = shared.in_force.borrow_mut().tunnels.questions(Instant::now());
             lookups.extend(questions.into_iter().map(ask));
         }
     }
@@ -255,15 +286,15 @@ impl Keeper<'_> {
         if let Some(why) = shared.plane.failure() {
             bail!("{why}: the interface was deleted, most likely; start the daemon again");
         }
-        shared.tunnels.borrow_mut().look(Instant::now());
-        let endpoints = shared.tunnels.borrow().endpoints();
-        let seeking = shared.tunnels.borrow().seek_a_name();
+        shared.in_force.borrow_mut().tunnels.look(Instant::now());
+        let endpoints = shared.in_force.borrow().tunnels.endpoints();
+        let seeking = shared.in_force.borrow().tunnels.seek_a_name();
         if self.routing.seek(seeking) || endpoints != self.endpoints {
             self.endpoints = endpoints;
-            self.keep_routes().await?;
+            self.keep_routes(shared).await?;
         }
-        let tunnels = shared.tunnels.borrow();
-        let problems = self.routing.problems().chain(tunnels.problems()).map(str::to_owned);
+        let in_force = shared.in_force.borrow();
+        let problems = self.routing.problems().chain(in_force.tunnels.problems()).map(str::to_owned);
         *shared.warnings.borrow_mut() = self.clock.warning().into_iter().chain(problems).collect();
         Ok(())
     }
@@ -271,20 +302,21 @@ impl Keeper<'_> {
     fn look_at_clocks(&mut self, shared: &Shared) {
         let now = Instant::now();
         if self.clock.look(now) {
-            shared.tunnels.borrow().recreate(now);
+            shared.in_force.borrow().tunnels.recreate(now);
             shared.plane.wake_timers();
         }
         self.watchdog.feed(shared.plane.heartbeats().collect());
     }
 
     /// Puts routes, rules, addresses and the sockets' mark as they ought to be.
-    async fn keep_routes(&mut self) -> anyhow::Result<()> {
-        let mark = routes::mark(self.config, &self.endpoints);
+    async fn keep_routes(&mut self, shared: &Shared) -> anyhow::Result<()> {
+        let config = shared.config();
+        let mark = routes::mark(&config, &self.endpoints);
         if mark != self.mark {
-            self.sockets.set_mark(mark).context("cannot mark the sockets")?;
+            shared.in_force.borrow().sockets.set_mark(mark).context("cannot mark the sockets")?;
             self.mark = mark;
         }
-        let kept = self.routing.keep(self.config, self.index, &self.endpoints).await;
+        let kept = self.routing.keep(&config, self.index, &self.endpoints).await;
         if let Err(netlink::Error::NoDevice) = kept {
             bail!("the interface was deleted: start the daemon again");
         }
@@ -304,13 +336,14 @@ impl Keeper<'_> {
     }
 }
 
-async fn ask(question: Question) -> (usize, io::Result<Vec<SocketAddr>>) {
-    (question.place, resolve::lookup(&question.name, question.port).await)
+async fn ask(question: Question) -> (Question, io::Result<Vec<SocketAddr>>) {
+    let answer = resolve::lookup(&question.name, question.port).await;
+    (question, answer)
 }
 
 /// Tells the service manager, if there is one.
-fn notify(state: NotifyState<'_>) {
-    if let Err(error) = sd_notify::notify(&[state]) {
+fn notify(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
         warn!("cannot reach the service manager: {error}");
     }
 }

@@ -1,4 +1,4 @@
-//! Asks a running daemon for its status.
+//! Asks a running daemon for its status, or to reload.
 
 use std::io;
 use std::path::Path;
@@ -8,14 +8,18 @@ use anyhow::{Context as _, anyhow, bail};
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
-use hyper::{Request, header};
+use hyper::{Method, Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
+use super::reload::{Answer, Wish};
 use super::status::Status;
 
 const DEADLINE: Duration = Duration::from_secs(2);
+/// Names are looked up meanwhile.
+const RELOAD_DEADLINE: Duration = Duration::from_secs(20);
 
 /// Far beyond a daemon with 1,000 tunnels.
 const BODY_BYTES: usize = 16 << 20;
@@ -25,28 +29,53 @@ const BODY_BYTES: usize = 16 << 20;
 /// # Errors
 /// When none listens there, we may not ask, or the answer is no status; each with the remedy.
 pub async fn fetch(path: &Path) -> anyhow::Result<Status> {
-    let body = timeout(DEADLINE, get(path))
-        .await
-        .map_err(|_| anyhow!("the daemon at {} does not answer within {} s", path.display(), DEADLINE.as_secs()))??;
-    serde_json::from_slice(&body)
+    let (code, body) = within(DEADLINE, path, exchange(path, Method::GET, "/status")).await?;
+    if !code.is_success() {
+        bail!("the daemon answers {code}");
+    }
+    read(path, &body)
+}
+
+/// Asks the daemon that listens at `path` to reload, or what that would do.
+///
+/// # Errors
+/// As [`fetch`]. A reload that is refused is an answer.
+pub async fn reload(path: &Path, wish: Wish) -> anyhow::Result<Answer> {
+    let method = match wish {
+        Wish::Compare => Method::GET,
+        Wish::Reload => Method::POST,
+    };
+    let (code, body) = within(RELOAD_DEADLINE, path, exchange(path, method, "/reload")).await?;
+    if !code.is_success() && code != StatusCode::CONFLICT {
+        bail!("the daemon at {} answers {code}: is it of another version? restart it", path.display());
+    }
+    read(path, &body)
+}
+
+async fn within<T>(time: Duration, path: &Path, asked: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let late = |_| anyhow!("the daemon at {} does not answer within {} s", path.display(), time.as_secs());
+    timeout(time, asked).await.map_err(late)?
+}
+
+fn read<T: DeserializeOwned>(path: &Path, body: &[u8]) -> anyhow::Result<T> {
+    serde_json::from_slice(body)
         .with_context(|| format!("the daemon at {} speaks another version: restart it", path.display()))
 }
 
-async fn get(path: &Path) -> anyhow::Result<Bytes> {
+async fn exchange(path: &Path, method: Method, uri: &str) -> anyhow::Result<(StatusCode, Bytes)> {
     let stream = UnixStream::connect(path).await.map_err(|error| refused(path, error))?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let request = Request::get("/status").header(header::HOST, "localhost").body(Empty::<Bytes>::new())?;
+    let request = Request::builder().method(method).uri(uri).header(header::HOST, "localhost");
+    let request = request.body(Empty::<Bytes>::new())?;
     let exchange = async {
         let response = sender.send_request(request).await?;
-        if !response.status().is_success() {
-            bail!("the daemon answers {}", response.status());
-        }
+        let code = response.status();
         let body = Limited::new(response.into_body(), BODY_BYTES).collect().await;
-        Ok(body.map_err(|error| anyhow!("the daemon's answer: {error}"))?.to_bytes())
+        Ok((code, body.map_err(|error| anyhow!("the daemon's answer: {error}"))?.to_bytes()))
     };
     // The connection makes no progress unless it is polled beside the request.
-    let (_, body) = futures_util::future::join(connection, exchange).await;
-    body
+    let (_, answer) = futures_util::future::join(connection, exchange).await;
+    answer
 }
 
 fn refused(path: &Path, error: io::Error) -> anyhow::Error {

@@ -1,7 +1,9 @@
-//! `GET /status` over a Unix socket, for root and the group `linkspan`.
+//! `GET /status`, `GET /reload` (what it would do) and `POST /reload` over a Unix socket, for root and the group
+//! `linkspan`.
 //!
-//! Bounded: 16 connections at once, one request each, 5 s from first to last byte, 8 KiB of header.
+//! Bounded: 16 connections at once, one request each, 5 s from first to last byte and what a reload takes, 8 KiB of header.
 
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::future::pending;
 use std::io;
@@ -19,10 +21,13 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode, header};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use serde::Serialize;
 use tokio::net::UnixStream;
-use tokio::time::timeout;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::sleep;
 use tracing::debug;
 
+use super::reload::{self, Wish};
 use super::status::Status;
 use super::unix_socket::UnixSocket;
 
@@ -51,14 +56,14 @@ impl StatusServer {
         UnixSocket::bind(path, Some(GROUP)).map(Self)
     }
 
-    /// Answers until dropped. `status` is asked once for each request.
-    pub async fn serve(&self, status: impl Fn() -> Status) {
+    /// Answers until dropped. `status` is asked once for each request; what concerns reloads goes to `reloads`.
+    pub async fn serve(&self, status: impl Fn() -> Status, reloads: &mpsc::Sender<reload::Request>) {
         let status = &status;
         let mut open = FuturesUnordered::new();
         loop {
             let idle = open.is_empty();
             tokio::select! {
-                stream = self.0.accept(), if open.len() < CONNECTIONS => open.push(converse(stream, status)),
+                stream = self.0.accept(), if open.len() < CONNECTIONS => open.push(converse(stream, status, reloads)),
                 _ = async { if idle { pending().await } else { open.next().await } } => {}
             }
         }
@@ -71,8 +76,14 @@ fn make_folder(folder: &Path) -> io::Result<()> {
     std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755))
 }
 
-async fn converse(stream: UnixStream, status: &impl Fn() -> Status) {
-    let service = service_fn(|request| async move { Ok::<_, Infallible>(answer(&request, status)) });
+async fn converse(stream: UnixStream, status: &impl Fn() -> Status, reloads: &mpsc::Sender<reload::Request>) {
+    let waits = &Cell::new(false);
+    let service = service_fn(|request| async move {
+        waits.set(true);
+        let answer = answer(&request, status, reloads).await;
+        waits.set(false);
+        Ok::<_, Infallible>(answer)
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(DEADLINE)
@@ -80,32 +91,64 @@ async fn converse(stream: UnixStream, status: &impl Fn() -> Status) {
         .max_buf_size(HEADER_BYTES)
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), service);
-    match timeout(DEADLINE, pin!(connection)).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => debug!("status socket: {error}"),
-        Err(_) => debug!("status socket: a client took too long"),
+    tokio::select! {
+        ended = pin!(connection) => match ended {
+            Ok(()) => {}
+            Err(error) => debug!("status socket: {error}"),
+        },
+        () = too_long(waits) => debug!("status socket: a client took too long"),
     }
 }
 
-fn answer(request: &Request<Incoming>, status: &impl Fn() -> Status) -> Response<Full<Bytes>> {
-    match (request.uri().path(), request.method()) {
-        ("/status", &Method::GET) => match serde_json::to_vec(&status()) {
-            Ok(json) => reply(StatusCode::OK, "application/json", json),
-            Err(error) => reply(StatusCode::INTERNAL_SERVER_ERROR, "text/plain", error.to_string().into_bytes()),
-        },
-        ("/status", _) => reply(StatusCode::METHOD_NOT_ALLOWED, "text/plain", b"only GET\n".to_vec()),
-        _ => reply(StatusCode::NOT_FOUND, "text/plain", b"there is only /status\n".to_vec()),
+/// Returns when a client has had its time. What it waits for does not count.
+async fn too_long(waits: &Cell<bool>) {
+    sleep(DEADLINE).await;
+    while waits.get() {
+        sleep(DEADLINE).await;
     }
+}
+
+async fn answer(
+    request: &Request<Incoming>,
+    status: &impl Fn() -> Status,
+    reloads: &mpsc::Sender<reload::Request>,
+) -> Response<Full<Bytes>> {
+    match (request.uri().path(), request.method()) {
+        ("/status", &Method::GET) => json(StatusCode::OK, &status()),
+        ("/reload", &Method::GET) => wish(Wish::Compare, reloads).await,
+        ("/reload", &Method::POST) => wish(Wish::Reload, reloads).await,
+        ("/status", _) => only("GET"),
+        ("/reload", _) => only("GET, POST"),
+        _ => reply(StatusCode::NOT_FOUND, "text/plain", b"there are only /status and /reload\n".to_vec()),
+    }
+}
+
+async fn wish(wish: Wish, reloads: &mpsc::Sender<reload::Request>) -> Response<Full<Bytes>> {
+    let (sender, answer) = oneshot::channel();
+    let sent = reloads.send((wish, sender)).await.is_ok();
+    match answer.await {
+        Ok(answer) if sent => json(if answer.outcome.is_fine() { StatusCode::OK } else { StatusCode::CONFLICT }, &answer),
+        _ => reply(StatusCode::SERVICE_UNAVAILABLE, "text/plain", b"the daemon is stopping\n".to_vec()),
+    }
+}
+
+fn json(code: StatusCode, value: &impl Serialize) -> Response<Full<Bytes>> {
+    match serde_json::to_vec(value) {
+        Ok(json) => reply(code, "application/json", json),
+        Err(error) => reply(StatusCode::INTERNAL_SERVER_ERROR, "text/plain", error.to_string().into_bytes()),
+    }
+}
+
+fn only(methods: &'static str) -> Response<Full<Bytes>> {
+    let mut response = reply(StatusCode::METHOD_NOT_ALLOWED, "text/plain", format!("only {methods}\n").into_bytes());
+    response.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static(methods));
+    response
 }
 
 fn reply(code: StatusCode, kind: &'static str, body: Vec<u8>) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::from(body));
     *response.status_mut() = code;
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
-    if code == StatusCode::METHOD_NOT_ALLOWED {
-        headers.insert(header::ALLOW, header::HeaderValue::from_static("GET"));
-    }
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
     response
 }
 

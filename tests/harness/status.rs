@@ -41,6 +41,11 @@ impl Status {
         self.tunnel(connection)["endpoint"].as_str().unwrap_or_default().to_owned()
     }
 
+    /// Seconds since the tunnel's last handshake; none = there was none.
+    pub fn last_handshake(&self, connection: usize) -> Option<u64> {
+        self.tunnel(connection)["last_handshake_s"].as_u64()
+    }
+
     /// Packets dropped for this reason (a key of `Reason`) since the start.
     pub fn dropped(&self, reason: &str) -> u64 {
         let all = self.0["drops"].as_array().expect("drops are listed");

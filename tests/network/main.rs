@@ -17,6 +17,7 @@ mod life;
 mod loss;
 mod outer;
 mod privileges;
+mod reload;
 mod roaming;
 mod routing;
 mod secrets;

@@ -4,10 +4,12 @@ use std::os::unix::net::UnixListener as StdListener;
 use std::time::Instant;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::time::timeout;
 
 use super::*;
 use crate::control::status::tests::example;
-use crate::control::status_client::fetch;
+use crate::control::reload::{Answer, Outcome};
+use crate::control::status_client::{fetch, reload};
 
 fn mode(path: &Path) -> u32 {
     std::fs::metadata(path).unwrap().permissions().mode() & 0o7777
@@ -25,11 +27,16 @@ async fn ask(path: &Path, request: &str) -> String {
     answer
 }
 
+/// A daemon that takes no reloads any more.
+fn nobody() -> mpsc::Sender<crate::control::reload::Request> {
+    mpsc::channel(1).0
+}
+
 /// Runs `client` beside a server at `path`.
 async fn with_server<T>(path: &Path, client: impl Future<Output = T>) -> T {
     let server = StatusServer::bind(path).unwrap();
     tokio::select! {
-        () = server.serve(example) => unreachable!(),
+        () = server.serve(example, &nobody()) => unreachable!(),
         result = timeout(Duration::from_secs(10), client) => result.expect("within 10 s"),
     }
 }
@@ -45,7 +52,7 @@ async fn the_client_fetches_what_the_server_says() {
         example()
     };
     tokio::select! {
-        () = server.serve(status) => unreachable!(),
+        () = server.serve(status, &nobody()) => unreachable!(),
         result = async { (fetch(&path).await, fetch(&path).await) } => {
             assert_eq!(result.0.unwrap(), example());
             assert_eq!(result.1.unwrap(), example());
@@ -90,7 +97,7 @@ async fn seventeen_silent_clients_do_not_keep_the_next_one_out_for_ever() {
     let path = folder.path().join("s");
     let server = StatusServer::bind(&path).unwrap();
     tokio::select! {
-        () = server.serve(example) => unreachable!(),
+        () = server.serve(example, &nobody()) => unreachable!(),
         () = async {
             let started = Instant::now();
             let mut silent = Vec::new();
@@ -166,4 +173,31 @@ async fn a_successors_socket_is_left_alone() {
     drop(first);
     assert!(path.exists());
     drop(second);
+}
+
+#[tokio::test]
+async fn a_reload_waits_for_its_answer_and_tells_the_wish_by_the_method() {
+    let folder = folder();
+    let path = folder.path().join("s");
+    let server = StatusServer::bind(&path).unwrap();
+    let (wishes, mut asked) = mpsc::channel::<crate::control::reload::Request>(1);
+    let answer = |outcome| Answer { outcome, changes: vec!["~ a".into()], notes: vec![], why: None };
+    let daemon = async {
+        while let Some((wish, asker)) = asked.recv().await {
+            // Longer than a client may take.
+            sleep(DEADLINE + Duration::from_secs(1)).await;
+            let outcome = if wish == Wish::Reload { Outcome::Failed } else { Outcome::Different };
+            asker.send(answer(outcome)).unwrap();
+        }
+    };
+    tokio::select! {
+        () = server.serve(example, &wishes) => unreachable!(),
+        () = daemon => unreachable!(),
+        result = async { tokio::join!(reload(&path, Wish::Reload), reload(&path, Wish::Compare)) } => {
+            assert_eq!(result.0.unwrap(), answer(Outcome::Failed));
+            assert_eq!(result.1.unwrap(), answer(Outcome::Different));
+        }
+    }
+    let gone = with_server(&path, reload(&path, Wish::Reload)).await.unwrap_err().to_string();
+    assert!(gone.contains("503"), "{gone}");
 }

@@ -102,6 +102,23 @@ impl Schedule {
         self.policy.keepalive = keepalive;
     }
 
+    /// The configuration has changed.
+    pub(super) const fn follow(&mut self, initiates: Initiates, configured: bool, keepalive: Option<Duration>) {
+        self.policy.initiates = initiates;
+        self.policy.configured = configured;
+        self.set_keepalive(keepalive);
+    }
+
+    pub(super) const fn set_smaller(&mut self, smaller: bool) {
+        self.policy.smaller = smaller;
+    }
+
+    /// The peer is to hear from us as soon as may be.
+    pub(super) const fn announce(&mut self) {
+        self.owes_keepalive = true;
+        self.hurry();
+    }
+
     /// The peer may be elsewhere now: the next attempt need not wait.
     pub(super) const fn hurry(&mut self) {
         self.next_attempt = None;

@@ -7,6 +7,7 @@ use linkspan::control::status_server::StatusServer;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio::runtime::{Builder, Runtime};
+use tokio::sync::mpsc;
 
 const STATUS: &str = r#"{"version":"0.1.0","interface":{"name":"ls0","index":7,"mtu":1420,"port":51820,
     "offloads":"tcp+udp","public_key":"AAAA","workers":2},"uptime_s":1,"state":"down","connections":[],"drops":[],
@@ -36,7 +37,7 @@ impl World {
         let status: Status = serde_json::from_str(STATUS).unwrap();
         self.runtime.block_on(async {
             tokio::select! {
-                () = self.server.serve(|| status.clone()) => unreachable!("it serves for ever"),
+                () = self.server.serve(|| status.clone(), &mpsc::channel(1).0) => unreachable!("it serves for ever"),
                 answer = tokio::time::timeout(DEADLINE, self.converse(request)) => answer.expect("an answer in time"),
             }
         })
