@@ -12,8 +12,10 @@ use crate::control::status_client;
 /// wrong, or that asks for what only a restart can change, changes nothing. `linkspan check --diff` shows beforehand
 /// what would change.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Exit codes: 0 the file is in force, 1 refused or failed, 2 the file is wrong. Of several, the \
-                        worst counts.")]
+#[command(
+    after_help = "Exit codes: 0 the file is in force, 1 refused or failed, 2 the file is wrong. Of several, the \
+                        worst counts."
+)]
 pub(super) struct Args {
     /// The interface
     #[arg(value_parser = names::interface, conflicts_with = "socket")]

@@ -113,8 +113,7 @@ async fn live(config: &Config, options: &RunOptions, keys: Keys, wg_socket: Opti
 
 fn split(options: &RunOptions, opened: Opened, routing: Reconciler, netlink: Netlink) -> (Shared, Keeper) {
     let Opened { plane, table, in_force, index, mark, clock, server, uapi, monitor, changed } = opened;
-    let shared =
-        Shared { plane, table, server, uapi, in_force: RefCell::new(in_force), warnings: RefCell::default() };
+    let shared = Shared { plane, table, server, uapi, in_force: RefCell::new(in_force), warnings: RefCell::default() };
     let watchdog = Watchdog::new();
     let (endpoints, unsettled) = (Vec::new(), false);
     let keeper = Keeper {

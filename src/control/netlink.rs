@@ -165,9 +165,8 @@ impl Netlink {
     /// # Errors
     /// When the kernel refuses; not if it has no such address.
     pub async fn delete_address(&self, index: u32, address: IpNet) -> Result<(), Error> {
-        let is_it = |message: &AddressMessage| {
-            message.header.index == index && convert::address(message) == Some(address)
-        };
+        let is_it =
+            |message: &AddressMessage| message.header.index == index && convert::address(message) == Some(address);
         match self.address_messages().await?.into_iter().find(is_it) {
             Some(message) => Ok(self.0.address().del(message).execute().await?),
             None => Ok(()),

@@ -134,7 +134,8 @@ pub(super) fn owners(config: &Config, peers: &[Arc<Peer>]) -> Vec<(IpNet, Owner)
         let own: Vec<_> = connection.tunnels.iter().zip(rest.by_ref()).collect();
         let number = own.first().map(|(_, peer)| Owner::Connection(peer.connection()));
         owners.extend(number.into_iter().flat_map(|owner| connection.networks.iter().map(move |net| (*net, owner))));
-        let inside = |(tunnel, peer): &(&Tunnel, &Arc<Peer>)| Some((tunnel.inside?.remote.into(), Owner::Tunnel(peer.id())));
+        let inside =
+            |(tunnel, peer): &(&Tunnel, &Arc<Peer>)| Some((tunnel.inside?.remote.into(), Owner::Tunnel(peer.id())));
         owners.extend(own.iter().filter_map(inside));
     }
     owners

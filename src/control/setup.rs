@@ -71,7 +71,8 @@ pub(super) async fn open(
 ) -> anyhow::Result<Opened> {
     let server = StatusServer::bind(&options.socket)?;
     let uapi = serve_wg(config, options, wg_socket);
-    let configured: Vec<IpAddr> = config.tunnels().filter_map(|(_, tunnel)| address_of(tunnel.endpoint.as_ref())).collect();
+    let configured: Vec<IpAddr> =
+        config.tunnels().filter_map(|(_, tunnel)| address_of(tunnel.endpoint.as_ref())).collect();
     routing.before_device(config, &configured).await?.complete()?;
 
     let workers = limits::workers(config.interface.workers);

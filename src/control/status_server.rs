@@ -127,7 +127,9 @@ async fn wish(wish: Wish, reloads: &mpsc::Sender<reload::Request>) -> Response<F
     let (sender, answer) = oneshot::channel();
     let sent = reloads.send((wish, sender)).await.is_ok();
     match answer.await {
-        Ok(answer) if sent => json(if answer.outcome.is_fine() { StatusCode::OK } else { StatusCode::CONFLICT }, &answer),
+        Ok(answer) if sent => {
+            json(if answer.outcome.is_fine() { StatusCode::OK } else { StatusCode::CONFLICT }, &answer)
+        }
         _ => reply(StatusCode::SERVICE_UNAVAILABLE, "text/plain", b"the daemon is stopping\n".to_vec()),
     }
 }

@@ -217,7 +217,11 @@ impl Tunnels {
             if let Some(resolver) = watch.resolver.as_mut()
                 && resolver.due(now, dark)
             {
-                questions.push(Question { peer: watch.peer.id(), name: resolver.name().to_owned(), port: resolver.port() });
+                questions.push(Question {
+                    peer: watch.peer.id(),
+                    name: resolver.name().to_owned(),
+                    port: resolver.port(),
+                });
             }
         }
         questions

@@ -72,8 +72,8 @@ fn peers_come_and_go_under_traffic_and_the_untouched_one_loses_nothing() {
     let stream = Paced::start(net.lan(A), net.lan(B), net.site(B).lan4(), EACH_TURN, SIZE);
     eventually(seconds(10), "the stream runs", || (stream.received() > 1000).then_some(()));
     for _ in 0..if long() { 200 } else { 20 } / 2 {
-        assert!(applied(&a, &both).starts_with("+ connection site-3: 10.3.0.0/16"));
-        assert!(applied(&a, &alone).starts_with("- connection site-3: 10.3.0.0/16"));
+        assert!(applied(&a, &both).contains("+ connection site-3: 10.3.0.0/16"));
+        assert!(applied(&a, &alone).contains("- connection site-3: 10.3.0.0/16"));
     }
     let bad = alone.clone().with("mtu = 7");
     assert!(refused(&net, &a, &bad, 2).stderr.contains("mtu"));
@@ -98,7 +98,8 @@ fn everything_around_a_session_changes_and_the_session_stays() {
     let gateway = net.gateway(A);
     let before = gateway.footprint();
 
-    let mut file = first.clone().with("mtu = 1380").with("fwmark = 77").with("addresses = [\"169.254.12.1/30\", \"10.9.9.1/24\"]");
+    let mut file =
+        first.clone().with("mtu = 1380").with("fwmark = 77").with("addresses = [\"169.254.12.1/30\", \"10.9.9.1/24\"]");
     file.listen_port = 51999;
     file.connections[0].name = "renamed".into();
     file.connections[0].networks.push("10.77.0.0/16".into());
@@ -160,7 +161,8 @@ fn another_preshared_key_makes_a_new_session_before_the_old_one_goes() {
         passes(&net);
         applied(&b, &with_psk(net.file(B, &[A])));
         let at = Instant::now();
-        let renewed = |status: &status::Status| status.last_handshake(0).is_some_and(|age| age <= at.elapsed().as_secs());
+        let renewed =
+            |status: &status::Status| status.last_handshake(0).is_some_and(|age| age <= at.elapsed().as_secs());
         for daemon in [&a, &b] {
             eventually(seconds(15), round, || daemon.status().filter(renewed));
         }
@@ -230,7 +232,10 @@ fn what_the_kernel_refuses_is_undone_whole() {
     file.connections[0].networks.extend(["10.87.0.0/16".to_owned(), "10.88.0.0/16".to_owned()]);
     file.connections[0].connection.push("route_source = \"none\"".into());
     let finished = refused(&net, &a, &file, 1);
-    assert!(finished.stderr.contains("another program has a route") && finished.stderr.contains("10.88"), "{finished:?}");
+    assert!(
+        finished.stderr.contains("another program has a route") && finished.stderr.contains("10.88"),
+        "{finished:?}"
+    );
     assert!(gateway.ask("ip", &["link", "show", "ls0"]).contains("mtu 1420"));
     assert_eq!(a.compare().status.code(), Some(0), "the daemon still has the old configuration");
     passes(&net);

@@ -180,8 +180,7 @@ fn moved<'c>(new: &'c Config, old: &Config) -> impl Iterator<Item = Option<&'c E
     let same = |tunnel: &Tunnel| {
         before.iter().any(|old| old.public_key == tunnel.public_key && old.endpoint == tunnel.endpoint)
     };
-    let moved: Vec<_> =
-        new.tunnels().map(|(_, tunnel)| tunnel.endpoint.as_ref().filter(|_| !same(tunnel))).collect();
+    let moved: Vec<_> = new.tunnels().map(|(_, tunnel)| tunnel.endpoint.as_ref().filter(|_| !same(tunnel))).collect();
     moved.into_iter()
 }
 

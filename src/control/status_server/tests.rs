@@ -7,8 +7,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
 use super::*;
-use crate::control::status::tests::example;
 use crate::control::reload::{Answer, Outcome};
+use crate::control::status::tests::example;
 use crate::control::status_client::{fetch, reload};
 
 fn mode(path: &Path) -> u32 {
@@ -28,15 +28,16 @@ async fn ask(path: &Path, request: &str) -> String {
 }
 
 /// A daemon that takes no reloads any more.
-fn nobody() -> mpsc::Sender<crate::control::reload::Request> {
+fn nobody() -> mpsc::Sender<reload::Request> {
     mpsc::channel(1).0
 }
 
 /// Runs `client` beside a server at `path`.
 async fn with_server<T>(path: &Path, client: impl Future<Output = T>) -> T {
     let server = StatusServer::bind(path).unwrap();
+    let nobody = nobody();
     tokio::select! {
-        () = server.serve(example, &nobody()) => unreachable!(),
+        () = server.serve(example, &nobody) => unreachable!(),
         result = timeout(Duration::from_secs(10), client) => result.expect("within 10 s"),
     }
 }
@@ -51,8 +52,9 @@ async fn the_client_fetches_what_the_server_says() {
         asked.set(asked.get() + 1);
         example()
     };
+    let nobody = nobody();
     tokio::select! {
-        () = server.serve(status, &nobody()) => unreachable!(),
+        () = server.serve(status, &nobody) => unreachable!(),
         result = async { (fetch(&path).await, fetch(&path).await) } => {
             assert_eq!(result.0.unwrap(), example());
             assert_eq!(result.1.unwrap(), example());
@@ -96,8 +98,9 @@ async fn seventeen_silent_clients_do_not_keep_the_next_one_out_for_ever() {
     let folder = folder();
     let path = folder.path().join("s");
     let server = StatusServer::bind(&path).unwrap();
+    let nobody = nobody();
     tokio::select! {
-        () = server.serve(example, &nobody()) => unreachable!(),
+        () = server.serve(example, &nobody) => unreachable!(),
         () = async {
             let started = Instant::now();
             let mut silent = Vec::new();
@@ -180,7 +183,7 @@ async fn a_reload_waits_for_its_answer_and_tells_the_wish_by_the_method() {
     let folder = folder();
     let path = folder.path().join("s");
     let server = StatusServer::bind(&path).unwrap();
-    let (wishes, mut asked) = mpsc::channel::<crate::control::reload::Request>(1);
+    let (wishes, mut asked) = mpsc::channel::<reload::Request>(1);
     let answer = |outcome| Answer { outcome, changes: vec!["~ a".into()], notes: vec![], why: None };
     let daemon = async {
         while let Some((wish, asker)) = asked.recv().await {

@@ -35,9 +35,10 @@ impl World {
 
     fn ask(&self, request: &[u8]) -> Vec<u8> {
         let status: Status = serde_json::from_str(STATUS).unwrap();
+        let (wishes, _) = mpsc::channel(1);
         self.runtime.block_on(async {
             tokio::select! {
-                () = self.server.serve(|| status.clone(), &mpsc::channel(1).0) => unreachable!("it serves for ever"),
+                () = self.server.serve(|| status.clone(), &wishes) => unreachable!("it serves for ever"),
                 answer = tokio::time::timeout(DEADLINE, self.converse(request)) => answer.expect("an answer in time"),
             }
         })
