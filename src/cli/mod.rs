@@ -6,6 +6,7 @@
 mod check;
 mod completions;
 mod demo;
+mod forget;
 mod genkey;
 mod genpsk;
 mod import;
@@ -44,6 +45,7 @@ enum Command {
     Check(check::Args),
     Status(status::Args),
     Reload(reload::Args),
+    Forget(forget::Args),
     Genkey(genkey::Args),
     Pubkey(pubkey::Args),
     Genpsk(genpsk::Args),
@@ -91,6 +93,7 @@ impl Command {
             Self::Check(args) => check::execute(&args),
             Self::Status(args) => status::execute(&args),
             Self::Reload(args) => reload::execute(&args),
+            Self::Forget(args) => forget::execute(&args),
             Self::Genkey(args) => genkey::execute(&args),
             Self::Pubkey(args) => pubkey::execute(&args),
             Self::Genpsk(args) => genpsk::execute(&args),

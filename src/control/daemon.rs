@@ -21,7 +21,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, mpsc};
 use tracing::{info, warn};
 
-use super::clock::ClockWatch;
+use super::clock::{ClockWatch, Look};
 use super::dead_ends;
 use super::in_force::InForce;
 use super::keys::Keys;
@@ -29,6 +29,7 @@ use super::limits;
 use super::log;
 use super::netlink::{self, Monitor, Netlink};
 use super::periodic::Periodic;
+use super::recall::Recall;
 use super::reconcile::Reconciler;
 use super::reload;
 use super::resolve;
@@ -50,6 +51,20 @@ const LOOK: Duration = Duration::from_secs(2);
 /// What the service manager calls the socket of `wg` (FileDescriptorName=).
 const WG_SOCKET: &str = "wg";
 
+/// What the service manager handed over.
+pub(super) struct Handed {
+    pub(super) wg_socket: Option<OwnedFd>,
+    /// Queues of the TUN that the last process left there; whatever else there is, by its name.
+    pub(super) kept: Vec<(String, OwnedFd)>,
+}
+
+impl Handed {
+    fn sort(all: Vec<(String, OwnedFd)>) -> Self {
+        let (wg, kept) = all.into_iter().partition::<Vec<_>, _>(|(name, _)| name == WG_SOCKET);
+        Self { wg_socket: wg.into_iter().next().map(|(_, socket)| socket), kept }
+    }
+}
+
 /// What the command line adds to the configuration.
 #[derive(Debug, Clone)]
 pub struct RunOptions {
@@ -61,6 +76,9 @@ pub struct RunOptions {
     pub wg: bool,
     /// Where the clock mark is kept; none = $STATE_DIRECTORY or /var/lib/linkspan.
     pub state_dir: Option<PathBuf>,
+    /// Leave the interface, its addresses and all routing to the next start: the service manager keeps the queues, and
+    /// [`forget`](super::forget) cleans up after the last one.
+    pub keep: bool,
     /// What to log; none = $LINKSPAN_LOG, $RUST_LOG or "info".
     pub log: Option<String>,
 }
@@ -71,7 +89,7 @@ pub struct RunOptions {
 /// When it could not start (nothing of it is left then), or could not go on. Each names the remedy.
 pub fn run(config: &Config, options: &RunOptions) -> anyhow::Result<()> {
     let handed = inherited::descriptors().context("cannot take over the service manager's sockets (LISTEN_FDS)")?;
-    let wg_socket = handed.into_iter().find(|(name, _)| name == WG_SOCKET).map(|(_, socket)| socket);
+    let handed = Handed::sort(handed);
     log::init(options.log.as_deref())?;
     process::harden()?;
     if !process::has_net_admin() {
@@ -83,16 +101,16 @@ pub fn run(config: &Config, options: &RunOptions) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot start (is there a limit on open files? see: ulimit -n)")?;
-    runtime.block_on(live(config, options, keys, wg_socket))
+    runtime.block_on(live(config, options, keys, handed))
 }
 
-async fn live(config: &Config, options: &RunOptions, keys: Keys, wg_socket: Option<OwnedFd>) -> anyhow::Result<()> {
+async fn live(config: &Config, options: &RunOptions, keys: Keys, handed: Handed) -> anyhow::Result<()> {
     let netlink = Netlink::open()?;
     let mut routing = Reconciler::new(netlink.clone(), &config.interface.name);
     // From here on a signal finds somebody who cleans up.
     let mut signals = Signals::new()?;
     let opened = tokio::select! {
-        opened = setup::open(config, options, keys, wg_socket, &mut routing) => opened.map(Some),
+        opened = setup::open(config, options, keys, handed, &mut routing) => opened.map(Some),
         () = signals.stop() => Ok(None),
     };
     match opened {
@@ -112,12 +130,14 @@ async fn live(config: &Config, options: &RunOptions, keys: Keys, wg_socket: Opti
 }
 
 fn split(options: &RunOptions, opened: Opened, routing: Reconciler, netlink: Netlink) -> (Shared, Keeper) {
-    let Opened { plane, table, in_force, index, mark, clock, server, uapi, monitor, changed } = opened;
+    let Opened { plane, table, in_force, index, mark, clock, recall, server, uapi, monitor, changed } = opened;
     let shared = Shared { plane, table, server, uapi, in_force: RefCell::new(in_force), warnings: RefCell::default() };
     let watchdog = Watchdog::new();
     let (endpoints, unsettled) = (Vec::new(), false);
     let keeper = Keeper {
         file: options.file.clone(),
+        keep: options.keep,
+        recall,
         index,
         mark,
         netlink,
@@ -203,6 +223,9 @@ impl Shared {
 /// Keeps everything as it ought to be.
 struct Keeper {
     file: PathBuf,
+    /// The next start goes on where this process ends.
+    keep: bool,
+    recall: Recall,
     index: u32,
     mark: u32,
     netlink: Netlink,
@@ -231,7 +254,8 @@ impl Keeper {
         };
         notify(&[NotifyState::Stopping]);
         self.clock.close(Instant::now());
-        let cleared = if outcome.is_ok() { self.clear().await } else { Ok(()) };
+        self.recall.write(&shared.in_force.borrow().tunnels);
+        let cleared = if outcome.is_ok() && !self.keep { self.clear().await } else { Ok(()) };
         shared.plane.stop();
         info!("stopped");
         outcome.and(cleared)
@@ -267,6 +291,7 @@ impl Keeper {
                 ticked = looks.tick() => {
                     ticked.context("the timer failed")?;
                     self.look_at_clocks(shared);
+                    self.recall.write_at_times(&shared.in_force.borrow().tunnels, Instant::now());
                     let peers = shared.in_force.borrow().peers();
                     dead_ends::leave(&self.netlink, self.mark, peers).await;
                     if self.unsettled {
@@ -300,8 +325,14 @@ impl Keeper {
 
     fn look_at_clocks(&mut self, shared: &Shared) {
         let now = Instant::now();
-        if self.clock.look(now) {
-            shared.in_force.borrow().tunnels.recreate(now);
+        let look = self.clock.look(now);
+        if look != Look::Fine {
+            let tunnels = &shared.in_force.borrow().tunnels;
+            if look == Look::Recreate {
+                tunnels.recreate(now)
+            } else {
+                tunnels.hurry()
+            }
             shared.plane.wake_timers();
         }
         self.watchdog.feed(shared.plane.heartbeats().collect());

@@ -290,7 +290,7 @@ fn nothing_if_off<T>(answer: Result<Vec<T>, Error>) -> Result<Vec<T>, Error> {
     }
 }
 
-const fn is_link_local(address: &IpAddr) -> bool {
+pub(super) const fn is_link_local(address: &IpAddr) -> bool {
     match address {
         // An inside address (169.254/16) is a source like any other.
         IpAddr::V4(_) => false,

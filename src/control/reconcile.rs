@@ -115,6 +115,21 @@ impl Reconciler {
         Ok(self.take(steps, Some(index)).await)
     }
 
+    /// Takes the addresses of the interface that `config` does not name: it was left by another process, for which they
+    /// were right. The kernel's own stay.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub async fn take_strange_addresses(&self, config: &Config, index: u32) -> Result<(), Error> {
+        let own = super::routes::addresses(config);
+        for address in self.netlink.addresses(index).await?.difference(&own) {
+            if !super::netlink::is_link_local(&address.addr()) {
+                self.netlink.delete_address(index, *address).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// Takes the addresses of `old` that `new` does not name.
     ///
     /// # Errors

@@ -18,22 +18,24 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 use super::clock::ClockWatch;
-use super::daemon::RunOptions;
+use super::daemon::{Handed, RunOptions};
 use super::in_force::InForce;
 use super::keys::Keys;
 use super::locked::locked;
 use super::netlink::{Monitor, Netlink};
+use super::recall::Recall;
 use super::reconcile::Reconciler;
 use super::resolve::{Families, lookup};
 use super::roster::{self, Roster};
 use super::status_server::StatusServer;
+use super::store::Store;
 use super::tunnels::Tunnels;
 use super::uapi::UapiServer;
 use super::{limits, report, routes, state};
 use crate::config::{Config, Endpoint};
 use crate::data::{Inputs, Plane};
 use crate::packet::Mtu;
-use crate::sys::{process, tun, udp};
+use crate::sys::{process, udp};
 use crate::tunnel::{Gate, Identity, Table};
 
 /// The static user of the service; without it, root stays, with nothing but CAP_NET_ADMIN.
@@ -54,6 +56,7 @@ pub(super) struct Opened {
     pub(super) index: u32,
     pub(super) mark: u32,
     pub(super) clock: ClockWatch,
+    pub(super) recall: Recall,
     pub(super) server: StatusServer,
     /// None if `wg` is not to be served, or cannot be, which is no reason not to run.
     pub(super) uapi: Option<UapiServer>,
@@ -66,17 +69,17 @@ pub(super) async fn open(
     config: &Config,
     options: &RunOptions,
     mut keys: Keys,
-    wg_socket: Option<OwnedFd>,
+    handed: Handed,
     routing: &mut Reconciler,
 ) -> anyhow::Result<Opened> {
     let server = StatusServer::bind(&options.socket)?;
-    let uapi = serve_wg(config, options, wg_socket);
+    let uapi = serve_wg(config, options, handed.wg_socket);
     let configured: Vec<IpAddr> =
         config.tunnels().filter_map(|(_, tunnel)| address_of(tunnel.endpoint.as_ref())).collect();
     routing.before_device(config, &configured).await?.complete()?;
 
     let workers = limits::workers(config.interface.workers);
-    let device = tun::open(&config.interface.name, workers, config.interface.offload)?;
+    let (device, store) = Store::open(&config.interface, workers, handed.kept, options.keep)?;
     let offloads = device.offloads;
     if config.interface.offload && !(offloads.tcp && offloads.udp) {
         warn!(
@@ -86,7 +89,12 @@ pub(super) async fn open(
     }
     // Before the first other thread, which would keep what it was born with.
     drop_privileges(config, options)?;
-    let resolved = resolve_names(config.tunnels().map(|(_, tunnel)| tunnel.endpoint.as_ref())).await;
+    let recall = Recall::read(options.state_dir.as_deref(), &config.interface.name);
+    let asked = config.tunnels().map(|(_, tunnel)| {
+        // Who was heard a moment ago is there still, most likely; the name is looked up beside the traffic.
+        tunnel.endpoint.as_ref().filter(|_| !(store.is_restart() && recall.knows(&tunnel.public_key)))
+    });
+    let resolved = resolve_names(asked).await;
     let endpoints: Vec<IpAddr> = configured.into_iter().chain(resolved.iter().flatten().map(|a| a.ip())).collect();
     let mark = routes::mark(config, &endpoints);
     let sockets = udp::bind(config.interface.listen_port, workers, mark)?;
@@ -98,6 +106,9 @@ pub(super) async fn open(
     up.with_context(|| format!("cannot set up the interface with mtu {mtu}; is another program at it? start again"))?;
     let monitor = Monitor::open().context("cannot listen to the kernel's routing")?;
     routing.running(config, device.index, &endpoints).await?.complete()?;
+    if store.is_restart() {
+        routing.take_strange_addresses(config, device.index).await?;
+    }
 
     let clock = ClockWatch::new(options.state_dir.as_deref(), &config.interface.name);
     let identity = locked(Identity::new(keys.private));
@@ -106,11 +117,13 @@ pub(super) async fn open(
     let peers = roster.enrol(config, &identity, &[], &mut keys.preshared)?;
     let mut tunnels = Tunnels::default();
     tunnels.follow(config, &peers, families(&sockets), resolved);
+    tunnels.recall(&recall, families(&sockets), store.is_restart());
     let facts = report::Facts::new(config, &identity, &device, sockets.port, workers, mtu);
     let owners = roster::owners(config, &peers);
     let table = Arc::new(ArcSwap::from_pointee(Table::new(identity.clone(), gate.clone(), peers, owners, mtu)));
     let changed = Arc::new(Notify::new());
     let call = changed.clone();
+    store.keep(&device.queues);
     let inputs = Inputs {
         queues: device.queues,
         offloads,
@@ -125,7 +138,7 @@ pub(super) async fn open(
         None
     });
     let in_force = InForce { config: Rc::new(config.clone()), identity, gate, sockets, roster, tunnels, facts };
-    Ok(Opened { plane, table, in_force, index: device.index, mark, clock, server, uapi, monitor, changed })
+    Ok(Opened { plane, table, in_force, index: device.index, mark, clock, recall, server, uapi, monitor, changed })
 }
 
 /// What `sockets` can reach.
@@ -183,7 +196,9 @@ fn drop_privileges(config: &Config, options: &RunOptions) -> anyhow::Result<()> 
         for folder in folders.into_iter().flatten().filter(|folder| folder.ends_with(USER)) {
             give(folder, &user).with_context(|| format!("cannot give {} to the user {USER}", folder.display()))?;
         }
-        let _ = lchown(state::clock_file(&state, &config.interface.name), Some(user.uid.into()), None);
+        for file in state::files(&state, &config.interface.name) {
+            let _ = lchown(file, Some(user.uid.into()), None);
+        }
     }
     process::drop_privileges(Some(USER))?;
     Ok(())

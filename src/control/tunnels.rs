@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tracing::{debug, info, warn};
 
 use super::places::Places;
+use super::recall::Recall;
 use super::resolve::{Families, Resolver};
 use super::uapi::Handshakes;
 use crate::config::{Config, Connection, Endpoint, Startup, Tunnel};
@@ -175,6 +176,20 @@ impl Tunnels {
         self.0.iter()
     }
 
+    /// Remembers where far ends were last heard, as far as our sockets reach that. At a `restart` they are there still;
+    /// else it is one place to look for them.
+    pub(super) fn recall(&mut self, recall: &Recall, families: Families, restart: bool) {
+        for watch in &mut self.0 {
+            let Some(address) = recall.of(watch.peer.key()).filter(|address| families.reach(address)) else { continue };
+            watch.places.heard(address);
+            if restart {
+                watch.peer.recall(Address::new(address), Instant::now());
+            } else if watch.at().is_none() {
+                watch.peer.set_address(Address::new(address));
+            }
+        }
+    }
+
     /// Looks at every tunnel's state.
     pub(super) fn look(&mut self, now: Instant) {
         for watch in &mut self.0 {
@@ -233,6 +248,11 @@ impl Tunnels {
         if let Some(addresses) = watch.resolver.as_mut().and_then(|resolver| resolver.answer(Instant::now(), answer)) {
             watch.set_endpoint(addresses);
         }
+    }
+
+    /// The next attempts need not wait.
+    pub(super) fn hurry(&self) {
+        self.0.iter().for_each(|watch| watch.peer.hurry());
     }
 
     /// Starts all handshakes over with the wall clock of now.

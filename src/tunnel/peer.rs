@@ -190,6 +190,12 @@ impl Peer {
         }
     }
 
+    /// It was heard at this address a moment ago, by a process that is no more: its sessions are to be made anew.
+    pub fn recall(&self, address: Address, now: Instant) {
+        self.schedule.lock().recall(now);
+        self.set_address(address);
+    }
+
     /// Follows an authenticated datagram; whether that is a change.
     pub fn roam(&self, roam: Roam) -> bool {
         self.move_to(roam.address())

@@ -129,6 +129,11 @@ impl Daemon<'_> {
         self.file.with_extension("key")
     }
 
+    /// The gateway that it runs in.
+    pub fn host(&self) -> &Host {
+        self.host
+    }
+
     pub fn directory(&self) -> &Path {
         &self.directory
     }

@@ -41,6 +41,11 @@ impl Status {
         self.tunnel(connection)["endpoint"].as_str().unwrap_or_default().to_owned()
     }
 
+    /// Seconds since the daemon's start.
+    pub fn uptime(&self) -> u64 {
+        self.0["uptime_s"].as_u64().expect("it is there")
+    }
+
     /// Seconds since the tunnel's last handshake; none = there was none.
     pub fn last_handshake(&self, connection: usize) -> Option<u64> {
         self.tunnel(connection)["last_handshake_s"].as_u64()

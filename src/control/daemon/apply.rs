@@ -136,6 +136,7 @@ impl Keeper {
             means.peers.iter().for_each(|peer| peer.take_identity(&identity, now));
             in_force.identity = identity;
         }
+        self.clock.joined(now);
         roster::follow(&config, &means.peers, keys.preshared, now);
         let before = in_force.peers();
         in_force.tunnels.follow(&config, &means.peers, setup::families(&means.sockets), means.resolved);

@@ -62,6 +62,8 @@ pub(super) struct Schedule {
     owes_keepalive: bool,
     /// When a packet last waited for a session.
     demand: Option<Instant>,
+    /// When the peer was heard by the process before this one.
+    recalled: Option<Instant>,
     /// The jitter of the newest session's renewal, and that session's age when it was last looked at.
     renewal: (Duration, Duration),
 }
@@ -78,6 +80,7 @@ impl Schedule {
             wish: false,
             owes_keepalive: false,
             demand: None,
+            recalled: None,
             renewal,
         }
     }
@@ -90,6 +93,11 @@ impl Schedule {
     /// A packet waits for a session.
     pub(super) const fn demand(&mut self, now: Instant) {
         self.demand = Some(now);
+    }
+
+    /// The peer was heard by the process before this one.
+    pub(super) const fn recall(&mut self, now: Instant) {
+        self.recalled = Some(now);
     }
 
     pub(super) const fn keepalive(&self) -> Option<Duration> {
@@ -163,13 +171,13 @@ impl Schedule {
 
     /// Whether we may initiate at all.
     pub(super) fn is_active(&self, now: Instant, view: &LaneView) -> bool {
+        let fresh = |then| now.saturating_duration_since(then) < PATIENCE;
         match self.policy.initiates {
             Initiates::Always => true,
-            Initiates::WhenHeard => view.last_receive.is_some_and(|age| age < PATIENCE),
-            Initiates::OnDemand => {
-                let fresh = |demand| now.saturating_duration_since(demand) < PATIENCE;
-                view.session || self.policy.keepalive.is_some() || self.demand.is_some_and(fresh)
+            Initiates::WhenHeard => {
+                view.last_receive.is_some_and(|age| age < PATIENCE) || self.recalled.is_some_and(fresh)
             }
+            Initiates::OnDemand => view.session || self.policy.keepalive.is_some() || self.demand.is_some_and(fresh),
         }
     }
 
