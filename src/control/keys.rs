@@ -43,7 +43,7 @@ impl Reread {
     pub(super) fn of(config: &Config, in_force: &InForce) -> anyhow::Result<Self> {
         let mut keys = Self { private: None, preshared: Vec::new(), changes: Vec::new(), notes: Vec::new() };
         keys.read_private(config, in_force)?;
-        let own = keys.private.as_ref().map_or(*in_force.identity.public(), PrivateKey::public);
+        let own = keys.private.as_ref().map_or_else(|| *in_force.identity.public(), PrivateKey::public);
         for (connection, tunnel) in config.tunnels() {
             is_another(&own, connection, tunnel)?;
             let psk = keys.read_preshared(connection, tunnel, in_force)?;

@@ -51,7 +51,8 @@ impl Recall {
         let now = Instant::now();
         let place = |watch: &super::tunnels::Watch| {
             let key = watch.peer.key();
-            let heard = watch.peer.lane.view(now).last_receive.and(watch.peer.address()).map(|address| address.remote);
+            let heard =
+                watch.peer.lane.view(now).last_receive.and_then(|_| watch.peer.address()).map(|address| address.remote);
             Some((key.to_string(), heard.or_else(|| self.of(key))?))
         };
         let places: Places = tunnels.iter().filter_map(place).collect();
