@@ -155,3 +155,83 @@ const fn initiates(connection: &Connection) -> Initiates {
         Startup::Add => Initiates::WhenHeard,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::parse;
+    use crate::tunnel::key::PrivateKey;
+
+    struct Far(String);
+
+    impl Far {
+        fn new() -> Self {
+            Self(PrivateKey::generate().unwrap().public().to_string())
+        }
+
+        fn connection(&self, name: &str, network: &str) -> String {
+            let Self(key) = self;
+            format!(
+                "[[connection]]\nname = \"{name}\"\nnetworks = [\"{network}\"]\n[[connection.tunnel]]\npublic_key = \
+                 \"{key}\"\n"
+            )
+        }
+    }
+
+    fn config(connections: &[String]) -> Config {
+        parse(&connections.concat(), "wan0.toml", "wan0").unwrap()
+    }
+
+    fn enrol(roster: &mut Roster, config: &Config, known: &[Arc<Peer>]) -> Vec<Arc<Peer>> {
+        let identity = Arc::new(Identity::new(PrivateKey::generate().unwrap()));
+        let mut preshared = config.tunnels().map(|_| Setting::Clear).collect();
+        roster.enrol(config, &identity, known, &mut preshared).unwrap()
+    }
+
+    #[test]
+    fn who_stays_is_the_same_peer_with_the_same_number_wherever_it_stands() {
+        let (a, b, c) = (Far::new(), Far::new(), Far::new());
+        let mut roster = Roster::new(2);
+        let before = config(&[a.connection("a", "10.1.0.0/16"), b.connection("b", "10.2.0.0/16")]);
+        let old = enrol(&mut roster, &before, &[]);
+        let after = config(&[c.connection("a", "10.1.0.0/16"), b.connection("renamed", "10.9.0.0/16")]);
+        let new = enrol(&mut roster, &after, &old);
+        assert!(Arc::ptr_eq(&new[1], &old[1]));
+        let numbers =
+            |peers: &[Arc<Peer>]| peers.iter().map(|peer| (peer.id().0, peer.connection())).collect::<Vec<_>>();
+        assert_eq!(numbers(&old), [(0, 0), (1, 1)]);
+        assert_eq!(numbers(&new), [(2, 2), (1, 1)], "numbers are never used again");
+        let owner = |of: &Config, peers: &[Arc<Peer>], net: &str| {
+            owners(of, peers).into_iter().find(|(network, _)| *network == net.parse().unwrap()).unwrap().1
+        };
+        assert_eq!(owner(&before, &old, "10.2.0.0/16"), Owner::Connection(1));
+        assert_eq!(owner(&after, &new, "10.9.0.0/16"), Owner::Connection(1));
+        assert_eq!(owner(&after, &new, "10.1.0.0/16"), Owner::Connection(2));
+    }
+
+    #[test]
+    fn who_is_removed_gives_its_slots_back_and_who_stays_does_not() {
+        let (a, b) = (Far::new(), Far::new());
+        let mut roster = Roster::new(1);
+        let both = config(&[a.connection("a", "10.1.0.0/16"), b.connection("b", "10.2.0.0/16")]);
+        let peers = enrol(&mut roster, &both, &[]);
+        roster.release(&peers, &peers[..1]);
+        let in_use = |slots: &Slots| format!("{slots:?}").matches("Slot(").count();
+        assert_eq!(in_use(&roster.slots), 2);
+    }
+
+    #[test]
+    fn a_preshared_key_that_is_the_same_leaves_its_peer_alone() {
+        let a = Far::new();
+        let one = config(&[a.connection("a", "10.1.0.0/16")]);
+        let mut roster = Roster::new(1);
+        let peers = enrol(&mut roster, &one, &[]);
+        let key = PresharedKey::generate().unwrap();
+        let again = PresharedKey::parse(&key.reveal()).unwrap();
+        let replacing = || peers[0].lane.view(Instant::now()).replacing;
+        follow(&one, &peers, vec![Setting::Clear], Instant::now());
+        assert!(!replacing());
+        follow(&one, &peers, vec![Setting::Set(key)], Instant::now());
+        assert!(replacing() && peers[0].has_psk(Some(&again)));
+    }
+}
