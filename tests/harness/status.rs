@@ -57,6 +57,13 @@ impl Status {
         all.iter().find(|drop| drop["reason"] == reason).map_or(0, |drop| drop["packets"].as_u64().unwrap())
     }
 
+    /// Packets dropped since the start for any reason but these.
+    pub fn dropped_but(&self, reasons: &[&str]) -> u64 {
+        let all = self.0["drops"].as_array().expect("drops are listed").iter();
+        let others = all.filter(|drop| !reasons.contains(&drop["reason"].as_str().unwrap()));
+        others.map(|drop| drop["packets"].as_u64().unwrap()).sum()
+    }
+
     /// All drops there were, for messages.
     pub fn drops(&self) -> String {
         self.0["drops"].to_string()

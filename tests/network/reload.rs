@@ -47,6 +47,11 @@ fn swallowed(net: &Net) -> u64 {
     tun + [net.gateway(B), net.lan(B)].map(full_sockets).iter().sum::<u64>()
 }
 
+/// What a daemon dropped of the traffic: not of its host's own looking around, nor of who calls before it is known.
+fn lost_inside(daemon: &Daemon<'_>) -> u64 {
+    daemon.status().unwrap().dropped_but(&["out_multicast", "in_handshake_refused"])
+}
+
 /// UdpRcvbufErrors of /proc/net/snmp.
 fn full_sockets(host: &Host) -> u64 {
     let text = host.ask("cat", &["/proc/net/snmp"]);
@@ -67,21 +72,27 @@ fn peers_come_and_go_under_traffic_and_the_untouched_one_loses_nothing() {
     c.start();
     // The longest turn of a full queue passes before the count begins.
     passes(&net);
-    let drops = [a.status().unwrap().drops(), b.status().unwrap().drops()];
+    let drops = [&a, &b].map(lost_inside);
     let before = swallowed(&net);
     let stream = Paced::start(net.lan(A), net.lan(B), net.site(B).lan4(), EACH_TURN, SIZE);
     eventually(seconds(10), "the stream runs", || (stream.received() > 1000).then_some(()));
     for _ in 0..if long() { 200 } else { 20 } / 2 {
+        // A reload takes some milliseconds: enough of the stream comes before the next.
+        let arrived = stream.received();
+        eventually(seconds(5), "the stream goes on", || (stream.received() > arrived + 1000).then_some(()));
         assert!(applied(&a, &both).contains("+ connection site-3: 10.3.0.0/16"));
         assert!(applied(&a, &alone).contains("- connection site-3: 10.3.0.0/16"));
     }
+    eventually(seconds(20), "two seconds of it arrive", || {
+        (stream.received() > 2000 * u64::from(EACH_TURN)).then_some(())
+    });
     let bad = alone.clone().with("mtu = 7");
     assert!(refused(&net, &a, &bad, 2).stderr.contains("mtu"));
     let outcome = stream.finish();
     let (lost, swallowed) = (outcome.sent - outcome.received, swallowed(&net) - before);
     eprintln!("{outcome:?}, {swallowed} of it in full queues");
-    assert_eq!(lost, swallowed, "{outcome:?}");
-    assert_eq!([a.status().unwrap().drops(), b.status().unwrap().drops()], drops);
+    assert!(lost <= swallowed, "{outcome:?}");
+    assert_eq!([&a, &b].map(lost_inside), drops);
     let age = b.status().unwrap().last_handshake(0).unwrap();
     assert!(age + 2 >= linked.elapsed().as_secs(), "no other session was needed: {age} s");
     applied(&a, &both);

@@ -201,6 +201,7 @@ async fn a_reload_waits_for_its_answer_and_tells_the_wish_by_the_method() {
             assert_eq!(result.1.unwrap(), answer(Outcome::Different));
         }
     }
+    drop(server);
     let gone = with_server(&path, reload(&path, Wish::Reload)).await.unwrap_err().to_string();
     assert!(gone.contains("503"), "{gone}");
 }
