@@ -2,15 +2,17 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Exit, names, out};
+use super::{Exit, names, out, reload};
 use crate::config;
+use crate::control::reload::Wish;
 
 /// Check configuration files, and show everything that is wrong at once
 ///
 /// Reads the files only: no key, no network, no privilege is needed.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Exit codes: 0 all are right, 2 something is wrong (FILE:LINE:COLUMN: what, and what would be right)."
+    after_help = "Exit codes: 0 all are right, 2 something is wrong (FILE:LINE:COLUMN: what, and what would be right). \
+                  With --diff: 1 if the daemon would refuse the reload, or none answers."
 )]
 pub(super) struct Args {
     /// Interfaces (NAME, for /etc/linkspan/NAME.toml) or files [default: all of /etc/linkspan]
@@ -19,9 +21,18 @@ pub(super) struct Args {
     /// A file, as for `run`; may be given several times
     #[arg(long, value_name = "FILE")]
     config: Vec<PathBuf>,
+    /// Ask the running daemons of these interfaces what a reload would change: + added, - removed, ~ other than now
+    #[arg(long, conflicts_with = "config")]
+    diff: bool,
+    /// With --diff: the status socket of a daemon, where it is not /run/linkspan/NAME.sock
+    #[arg(long, value_name = "PATH", requires = "diff", conflicts_with = "what")]
+    socket: Option<PathBuf>,
 }
 
 pub(super) fn execute(args: &Args) -> anyhow::Result<Exit> {
+    if args.diff {
+        return reload::wish(Wish::Compare, &sockets(args)?);
+    }
     let files = files(args);
     if files.is_empty() {
         out::error(format_args!(
@@ -50,6 +61,18 @@ fn files(args: &Args) -> Vec<PathBuf> {
     args.what.iter().map(|word| file(word)).chain(args.config.iter().cloned()).collect()
 }
 
+/// Of the daemons that run, or are named: a file alone says nothing about what runs.
+fn sockets(args: &Args) -> anyhow::Result<Vec<PathBuf>> {
+    match &args.socket {
+        Some(socket) => Ok(vec![socket.clone()]),
+        None if args.what.is_empty() => Ok(names::files(Path::new(names::RUN), "sock")),
+        None => {
+            let name = |word: &String| names::interface(word).map(|name| names::socket(&name));
+            args.what.iter().map(name).collect::<Result<_, _>>().map_err(anyhow::Error::msg)
+        }
+    }
+}
+
 /// What can be the name of an interface is one; anything else ("./wan0", "wan0.toml") is a file.
 fn file(word: &str) -> PathBuf {
     match names::interface(word) {
@@ -64,7 +87,7 @@ mod tests {
 
     #[test]
     fn a_file_may_be_given_as_for_run() {
-        let args = Args { what: vec!["wan0".into()], config: vec!["lab".into()] };
+        let args = Args { what: vec!["wan0".into()], config: vec!["lab".into()], diff: false, socket: None };
         assert_eq!(files(&args), [Path::new("/etc/linkspan/wan0.toml"), Path::new("lab")]);
     }
 

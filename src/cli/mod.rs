@@ -6,6 +6,7 @@
 mod check;
 mod completions;
 mod demo;
+mod forget;
 mod genkey;
 mod genpsk;
 mod import;
@@ -14,6 +15,7 @@ mod man;
 mod names;
 mod out;
 mod pubkey;
+mod reload;
 mod run;
 mod status;
 mod units;
@@ -44,6 +46,8 @@ enum Command {
     Check(check::Args),
     Status(status::Args),
     LogLevel(log_level::Args),
+    Reload(reload::Args),
+    Forget(forget::Args),
     Genkey(genkey::Args),
     Pubkey(pubkey::Args),
     Genpsk(genpsk::Args),
@@ -91,6 +95,8 @@ impl Command {
             Self::Check(args) => check::execute(&args),
             Self::Status(args) => status::execute(&args),
             Self::LogLevel(args) => log_level::execute(&args),
+            Self::Reload(args) => reload::execute(&args),
+            Self::Forget(args) => forget::execute(&args),
             Self::Genkey(args) => genkey::execute(&args),
             Self::Pubkey(args) => pubkey::execute(&args),
             Self::Genpsk(args) => genpsk::execute(&args),

@@ -34,6 +34,10 @@ pub(super) struct Args {
     /// What to log: error, warn, info, debug or trace [default: $LINKSPAN_LOG, or info]
     #[arg(long, value_name = "LEVEL", value_parser = level)]
     log: Option<String>,
+    /// Leave interface and routes to the next start, as linkspan@.service does: the service manager must keep the queues
+    /// of the interface (FileDescriptorStoreMax=), and run `linkspan forget` after a stop
+    #[arg(long)]
+    keep: bool,
     /// Stop when the process that started this one, of this number, ends
     #[arg(long, hide = true, value_name = "PID")]
     stop_with_parent: Option<i32>,
@@ -63,6 +67,7 @@ pub(super) fn execute(args: Args) -> anyhow::Result<Exit> {
         }
     };
     let socket = args.socket.unwrap_or_else(|| names::socket(&config.interface.name));
-    daemon::run(&config, &RunOptions { socket, wg: !args.no_wg, state_dir: args.state_dir, log: args.log })?;
+    let Args { state_dir, keep, log, .. } = args;
+    daemon::run(&config, &RunOptions { file, socket, wg: !args.no_wg, state_dir, keep, log })?;
     Ok(Exit::Fine)
 }

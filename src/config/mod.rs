@@ -5,6 +5,7 @@
 
 mod address;
 mod connection;
+mod difference;
 mod endpoint;
 mod file;
 pub mod import;
@@ -21,6 +22,7 @@ mod tunnel;
 pub mod uapi;
 mod value;
 
+pub use difference::Difference;
 pub use file::load;
 pub use model::{
     Config, Connection, Endpoint, FailClosed, Inside, Interface, RouteSource, Startup, Tunnel, is_default,

@@ -12,6 +12,17 @@ use crate::tunnel::clock::Verdict;
 /// How often the mark is written.
 const WRITE: Duration = Duration::from_secs(60);
 
+/// What is to be done about handshakes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Look {
+    /// Nothing.
+    Fine,
+    /// Far ends take them again: who waits for an answer need not wait for its turn.
+    RightAgain,
+    /// Every handshake has to start over with the wall clock of now.
+    Recreate,
+}
+
 /// The clock of one daemon.
 pub(super) struct ClockWatch {
     state: State,
@@ -27,18 +38,25 @@ impl ClockWatch {
         Self { state, clock: Clock::new(mark, wall(), Instant::now()), written: None, behind: None }
     }
 
-    /// Looks at the clocks. True: every handshake has to start over with the wall clock of now.
-    pub(super) fn look(&mut self, now: Instant) -> bool {
-        let verdict = self.clock.check(wall(), now);
-        match verdict {
+    /// Looks at the clocks.
+    pub(super) fn look(&mut self, now: Instant) -> Look {
+        match self.clock.check(wall(), now) {
             Verdict::Fine => self.fine(now),
-            Verdict::Behind(by) => self.name(by),
+            Verdict::Behind(by) => {
+                self.name(by);
+                Look::Fine
+            }
             Verdict::Recreate => {
                 self.clock.recreated(wall(), now);
                 self.behind = None;
+                Look::Recreate
             }
         }
-        verdict == Verdict::Recreate
+    }
+
+    /// Some handshakes start over with the wall clock of now.
+    pub(super) fn joined(&mut self, now: Instant) {
+        self.clock.joined(wall(), now);
     }
 
     /// By how much it was set back.
@@ -63,13 +81,15 @@ impl ClockWatch {
         self.write(now);
     }
 
-    fn fine(&mut self, now: Instant) {
-        if self.behind.take().is_some() {
+    fn fine(&mut self, now: Instant) -> Look {
+        let was_behind = self.behind.take().is_some();
+        if was_behind {
             info!("the clock is right again");
         }
         if self.written.is_none_or(|written| now.saturating_duration_since(written) >= WRITE) {
             self.write(now);
         }
+        if was_behind { Look::RightAgain } else { Look::Fine }
     }
 
     fn write(&mut self, now: Instant) {

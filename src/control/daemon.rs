@@ -1,7 +1,9 @@
 //! The life of the daemon: open everything, drop privileges, keep things as they ought to be, take all away again.
 
+mod apply;
+mod shared;
+
 use std::cell::{Cell, RefCell};
-use std::future::pending;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
@@ -14,30 +16,28 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 use tracing::{info, warn};
 
-use super::clock::ClockWatch;
+use super::clock::{ClockWatch, Look};
 use super::dead_ends;
+use super::keys::Keys;
 use super::limits;
 use super::log;
-use super::metrics_server::MetricsServer;
 use super::netlink::{self, Monitor, Netlink};
 use super::periodic::Periodic;
+use super::recall::Recall;
 use super::reconcile::Reconciler;
-use super::report;
+use super::reload;
 use super::resolve;
 use super::routes;
-use super::setup::{self, Keys, Opened};
-use super::status::Status;
-use super::status_server::{Answers, StatusServer};
-use super::tunnels::{Question, Tunnels};
-use super::uapi::{ReadOnly, UapiServer};
+use super::setup::{self, Opened};
+use super::tunnels::Question;
 use super::watchdog::Watchdog;
 use crate::config::Config;
-use crate::data::Plane;
-use crate::sys::{inherited, process, udp};
-use crate::tunnel::Identity;
+use crate::sys::{inherited, process};
+
+use shared::Shared;
 
 /// How often what no event announces is looked at: silent peers, the clock, heartbeats.
 const LOOK: Duration = Duration::from_secs(2);
@@ -45,15 +45,34 @@ const LOOK: Duration = Duration::from_secs(2);
 /// What the service manager calls the socket of `wg` (FileDescriptorName=).
 const WG_SOCKET: &str = "wg";
 
+/// What the service manager handed over.
+pub(super) struct Handed {
+    pub(super) wg_socket: Option<OwnedFd>,
+    /// Queues of the TUN that the last process left there; whatever else there is, by its name.
+    pub(super) kept: Vec<(String, OwnedFd)>,
+}
+
+impl Handed {
+    fn sort(all: Vec<(String, OwnedFd)>) -> Self {
+        let (wg, kept) = all.into_iter().partition::<Vec<_>, _>(|(name, _)| name == WG_SOCKET);
+        Self { wg_socket: wg.into_iter().next().map(|(_, socket)| socket), kept }
+    }
+}
+
 /// What the command line adds to the configuration.
 #[derive(Debug, Clone)]
 pub struct RunOptions {
+    /// Where the configuration came from: a reload reads it again.
+    pub file: PathBuf,
     /// Where `linkspan status` asks.
     pub socket: PathBuf,
     /// Whether `wg show` may ask, too.
     pub wg: bool,
     /// Where the clock mark is kept; none = $STATE_DIRECTORY or /var/lib/linkspan.
     pub state_dir: Option<PathBuf>,
+    /// Leave the interface, its addresses and all routing to the next start: the service manager keeps the queues, and
+    /// [`forget`](super::forget) cleans up after the last one.
+    pub keep: bool,
     /// What to log; none = $LINKSPAN_LOG, $RUST_LOG or "info".
     pub log: Option<String>,
 }
@@ -64,7 +83,7 @@ pub struct RunOptions {
 /// When it could not start (nothing of it is left then), or could not go on. Each names the remedy.
 pub fn run(config: &Config, options: &RunOptions) -> anyhow::Result<()> {
     let handed = inherited::descriptors().context("cannot take over the service manager's sockets (LISTEN_FDS)")?;
-    let wg_socket = handed.into_iter().find(|(name, _)| name == WG_SOCKET).map(|(_, socket)| socket);
+    let handed = Handed::sort(handed);
     let level = log::init(options.log.as_deref())?;
     process::harden()?;
     if !process::has_net_admin() {
@@ -76,7 +95,7 @@ pub fn run(config: &Config, options: &RunOptions) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot start (is there a limit on open files? see: ulimit -n)")?;
-    runtime.block_on(live(config, options, level, keys, wg_socket))
+    runtime.block_on(live(config, options, level, keys, handed))
 }
 
 async fn live(
@@ -84,20 +103,21 @@ async fn live(
     options: &RunOptions,
     level: log::Level,
     keys: Keys,
-    wg_socket: Option<OwnedFd>,
+    handed: Handed,
 ) -> anyhow::Result<()> {
     let netlink = Netlink::open()?;
     let mut routing = Reconciler::new(netlink.clone(), &config.interface.name);
     // From here on a signal finds somebody who cleans up.
     let mut signals = Signals::new()?;
     let opened = tokio::select! {
-        opened = setup::open(config, options, keys, wg_socket, &mut routing) => opened.map(Some),
+        opened = setup::open(config, options, keys, handed, &mut routing) => opened.map(Some),
         () = signals.stop() => Ok(None),
     };
     match opened {
         Ok(Some(opened)) => {
-            let (shared, keeper) = split(config, opened, level, routing, netlink);
-            keeper.live(shared, signals).await
+            let (wishes, reloads) = mpsc::channel(1);
+            let (shared, keeper) = split(options, opened, level, wishes, routing, netlink);
+            keeper.live(shared, signals, reloads).await
         }
         Ok(None) => {
             routing.roll_back().await;
@@ -111,44 +131,32 @@ async fn live(
 }
 
 fn split(
-    config: &Config,
+    options: &RunOptions,
     opened: Opened,
     level: log::Level,
+    wishes: mpsc::Sender<reload::Request>,
     routing: Reconciler,
     netlink: Netlink,
-) -> (Shared, Keeper<'_>) {
-    let Opened {
-        plane,
-        sockets,
-        index,
-        mark,
-        clock,
-        server,
-        metrics,
-        uapi,
-        identity,
-        monitor,
-        tunnels,
-        facts,
-        changed,
-    } = opened;
+) -> (Shared, Keeper) {
+    let Opened { plane, table, in_force, index, mark, clock, recall, server, metrics, uapi, monitor, changed } = opened;
     let shared = Shared {
         plane,
-        facts,
+        table,
         level,
+        wishes,
         server,
         metrics,
         uapi,
-        identity,
-        tunnels: RefCell::new(tunnels),
+        in_force: RefCell::new(in_force),
         clock_behind: Cell::default(),
         warnings: RefCell::default(),
     };
     let watchdog = Watchdog::new();
     let (endpoints, unsettled) = (Vec::new(), false);
     let keeper = Keeper {
-        config,
-        sockets,
+        file: options.file.clone(),
+        keep: options.keep,
+        recall,
         index,
         mark,
         netlink,
@@ -161,6 +169,12 @@ fn split(
         changed,
     };
     (shared, keeper)
+}
+
+/// What a signal asks for.
+enum Told {
+    Stop,
+    Reload,
 }
 
 struct Signals {
@@ -178,70 +192,27 @@ impl Signals {
 
     /// Returns when the daemon is to stop.
     async fn stop(&mut self) {
-        loop {
-            tokio::select! {
-                _ = self.terminate.recv() => return,
-                _ = self.interrupt.recv() => return,
-                _ = self.reload.recv() => warn!("reload is not there yet in this version: restart to apply changes"),
-            }
-        }
-    }
-}
-
-/// What the status reads while the keeper works. Cells are never borrowed across an await.
-struct Shared {
-    plane: Plane,
-    facts: report::Facts,
-    level: log::Level,
-    server: StatusServer,
-    metrics: Option<MetricsServer>,
-    uapi: Option<UapiServer>,
-    identity: Arc<Identity>,
-    tunnels: RefCell<Tunnels>,
-    clock_behind: Cell<Duration>,
-    warnings: RefCell<Vec<String>>,
-}
-
-impl Answers for Shared {
-    fn status(&self) -> Status {
-        let now = Instant::now();
-        self.tunnels.borrow_mut().look(now);
-        let tunnels = self.tunnels.borrow();
-        let warnings = tunnels.warnings(now).chain(self.warnings.borrow().iter().cloned()).collect();
-        self.facts.status(&self.plane, &tunnels, self.clock_behind.get(), warnings)
-    }
-
-    fn log_level(&self) -> String {
-        self.level.text()
-    }
-
-    fn set_log_level(&self, level: &str) -> anyhow::Result<()> {
-        self.level.set(level)
-    }
-}
-
-impl Shared {
-    /// Answers Prometheus, for ever.
-    async fn serve_metrics(&self) {
-        match &self.metrics {
-            Some(server) => server.serve(|| self.status()).await,
-            None => pending().await,
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
         }
     }
 
-    /// Answers `wg show`, for ever.
-    async fn serve_wg(&self, config: &Config, sockets: udp::Group) {
-        match &self.uapi {
-            Some(server) => server.serve(&ReadOnly::new(config, self.identity.clone(), sockets, &self.tunnels)).await,
-            None => pending().await,
+    async fn next(&mut self) -> Told {
+        tokio::select! {
+            _ = self.terminate.recv() => Told::Stop,
+            _ = self.interrupt.recv() => Told::Stop,
+            _ = self.reload.recv() => Told::Reload,
         }
     }
 }
 
 /// Keeps everything as it ought to be.
-struct Keeper<'c> {
-    config: &'c Config,
-    sockets: udp::Group,
+struct Keeper {
+    file: PathBuf,
+    /// The next start goes on where this process ends.
+    keep: bool,
+    recall: Recall,
     index: u32,
     mark: u32,
     netlink: Netlink,
@@ -257,53 +228,71 @@ struct Keeper<'c> {
     changed: Arc<Notify>,
 }
 
-impl Keeper<'_> {
+impl Keeper {
     /// Works until told to stop, then takes everything away. After a failure the routes of last resort stay.
-    async fn live(mut self, shared: Shared, signals: Signals) -> anyhow::Result<()> {
-        shared.facts.log();
-        notify(NotifyState::Ready);
-        let (config, sockets) = (self.config, self.sockets.clone());
+    async fn live(
+        mut self,
+        shared: Shared,
+        signals: Signals,
+        reloads: mpsc::Receiver<reload::Request>,
+    ) -> anyhow::Result<()> {
+        shared.in_force.borrow().facts.log();
+        notify(&[NotifyState::Ready]);
         let outcome = tokio::select! {
-            outcome = self.work(&shared, signals) => outcome,
+            outcome = self.work(&shared, signals, reloads) => outcome,
             () = shared.server.serve(&shared) => Ok(()),
             () = shared.serve_metrics() => Ok(()),
-            () = shared.serve_wg(config, sockets) => Ok(()),
+            () = shared.serve_wg() => Ok(()),
         };
-        notify(NotifyState::Stopping);
+        notify(&[NotifyState::Stopping]);
         self.clock.close(Instant::now());
-        let cleared = if outcome.is_ok() { self.clear().await } else { Ok(()) };
+        self.recall.write(&shared.in_force.borrow().tunnels);
+        let cleared = if outcome.is_ok() && !self.keep { self.clear().await } else { Ok(()) };
         shared.plane.stop();
         info!("stopped");
         outcome.and(cleared)
     }
 
-    async fn work(&mut self, shared: &Shared, mut signals: Signals) -> anyhow::Result<()> {
+    async fn work(
+        &mut self,
+        shared: &Shared,
+        mut signals: Signals,
+        mut reloads: mpsc::Receiver<reload::Request>,
+    ) -> anyhow::Result<()> {
         let looks = Periodic::new(LOOK).context("cannot set a timer")?;
         let mut lookups = FuturesUnordered::new();
         loop {
             tokio::select! {
-                () = signals.stop() => return Ok(()),
+                told = signals.next() => match told {
+                    Told::Stop => return Ok(()),
+                    Told::Reload => drop(self.reload(shared).await),
+                },
+                Some((wish, asker)) = reloads.recv() => {
+                    // Who asked may have gone away.
+                    let _ = asker.send(self.grant(wish, shared).await);
+                }
                 () = self.changed.notified() => {}
                 news = self.monitor.changed() => {
                     news.context("listening to the kernel's routing failed")?;
-                    self.keep_routes().await?;
+                    self.keep_routes(shared).await?;
                 }
-                Some((place, answer)) = lookups.next(), if !lookups.is_empty() => {
-                    shared.tunnels.borrow_mut().answer(place, answer);
+                Some((question, answer)) = lookups.next(), if !lookups.is_empty() => {
+                    shared.in_force.borrow_mut().tunnels.answer(&question, answer);
                     shared.plane.wake_timers();
                 }
                 ticked = looks.tick() => {
                     ticked.context("the timer failed")?;
                     self.look_at_clocks(shared);
-                    let peers = shared.tunnels.borrow().iter().map(|watch| watch.peer.clone()).collect();
+                    self.recall.write_at_times(&shared.in_force.borrow().tunnels, Instant::now());
+                    let peers = shared.in_force.borrow().peers();
                     dead_ends::leave(&self.netlink, self.mark, peers).await;
                     if self.unsettled {
-                        self.keep_routes().await?;
+                        self.keep_routes(shared).await?;
                     }
                 }
             }
             self.look(shared).await?;
-            let questions = shared.tunnels.borrow_mut().questions(Instant::now());
+            let questions = shared.in_force.borrow_mut().tunnels.questions(Instant::now());
             lookups.extend(questions.into_iter().map(ask));
         }
     }
@@ -313,15 +302,15 @@ impl Keeper<'_> {
         if let Some(why) = shared.plane.failure() {
             bail!("{why}: the interface was deleted, most likely; start the daemon again");
         }
-        shared.tunnels.borrow_mut().look(Instant::now());
-        let endpoints = shared.tunnels.borrow().endpoints();
-        let seeking = shared.tunnels.borrow().seek_a_name();
+        shared.in_force.borrow_mut().tunnels.look(Instant::now());
+        let endpoints = shared.in_force.borrow().tunnels.endpoints();
+        let seeking = shared.in_force.borrow().tunnels.seek_a_name();
         if self.routing.seek(seeking) || endpoints != self.endpoints {
             self.endpoints = endpoints;
-            self.keep_routes().await?;
+            self.keep_routes(shared).await?;
         }
-        let tunnels = shared.tunnels.borrow();
-        let problems = self.routing.problems().chain(tunnels.problems()).map(str::to_owned);
+        let in_force = shared.in_force.borrow();
+        let problems = self.routing.problems().chain(in_force.tunnels.problems()).map(str::to_owned);
         shared.clock_behind.set(self.clock.behind());
         *shared.warnings.borrow_mut() = self.clock.warning().into_iter().chain(problems).collect();
         Ok(())
@@ -329,21 +318,28 @@ impl Keeper<'_> {
 
     fn look_at_clocks(&mut self, shared: &Shared) {
         let now = Instant::now();
-        if self.clock.look(now) {
-            shared.tunnels.borrow().recreate(now);
+        let look = self.clock.look(now);
+        if look != Look::Fine {
+            let tunnels = &shared.in_force.borrow().tunnels;
+            if look == Look::Recreate {
+                tunnels.recreate(now)
+            } else {
+                tunnels.hurry()
+            }
             shared.plane.wake_timers();
         }
         self.watchdog.feed(shared.plane.heartbeats().collect());
     }
 
     /// Puts routes, rules, addresses and the sockets' mark as they ought to be.
-    async fn keep_routes(&mut self) -> anyhow::Result<()> {
-        let mark = routes::mark(self.config, &self.endpoints);
+    async fn keep_routes(&mut self, shared: &Shared) -> anyhow::Result<()> {
+        let config = shared.config();
+        let mark = routes::mark(&config, &self.endpoints);
         if mark != self.mark {
-            self.sockets.set_mark(mark).context("cannot mark the sockets")?;
+            shared.in_force.borrow().sockets.set_mark(mark).context("cannot mark the sockets")?;
             self.mark = mark;
         }
-        let kept = self.routing.keep(self.config, self.index, &self.endpoints).await;
+        let kept = self.routing.keep(&config, self.index, &self.endpoints).await;
         if let Err(netlink::Error::NoDevice) = kept {
             bail!("the interface was deleted: start the daemon again");
         }
@@ -363,13 +359,14 @@ impl Keeper<'_> {
     }
 }
 
-async fn ask(question: Question) -> (usize, io::Result<Vec<SocketAddr>>) {
-    (question.place, resolve::lookup(&question.name, question.port).await)
+async fn ask(question: Question) -> (Question, io::Result<Vec<SocketAddr>>) {
+    let answer = resolve::lookup(&question.name, question.port).await;
+    (question, answer)
 }
 
 /// Tells the service manager, if there is one.
-fn notify(state: NotifyState<'_>) {
-    if let Err(error) = sd_notify::notify(&[state]) {
+fn notify(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
         warn!("cannot reach the service manager: {error}");
     }
 }

@@ -21,7 +21,7 @@ pub(super) async fn leave(netlink: &Netlink, mark: u32, peers: Vec<Arc<Peer>>) {
         let Some(local) = address.local.filter(|local| local.interface != 0) else { continue };
         // No answer of the kernel is no reason to leave.
         if let Ok(false) = netlink.reaches(address.remote.ip(), local.addr, local.interface, mark).await {
-            debug!(tunnel = peer.name(), interface = local.interface, "no route by this interface any more");
+            debug!(tunnel = peer.name().as_str(), interface = local.interface, "no route by this interface any more");
             peer.forget_local(&address);
         }
     }

@@ -1,6 +1,7 @@
 //! One bounded HTTP conversation a connection, over whatever stream: 16 connections at once, one request each, 5 s from
-//! the first to the last byte, 8 KiB of header, 1 KiB of body.
+//! the first to the last byte and what the answer takes, 8 KiB of header, 1 KiB of body.
 
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::future::pending;
 use std::pin::pin;
@@ -17,7 +18,7 @@ use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::timeout;
+use tokio::time::sleep;
 use tracing::debug;
 
 pub(super) const CONNECTIONS: usize = 16;
@@ -48,7 +49,8 @@ async fn converse<S>(stream: S, answer: &impl AsyncFn(&Parts, &[u8]) -> Reply)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let service = service_fn(|request| async move { Ok::<_, Infallible>(reply(request, answer).await) });
+    let waits = &Cell::new(false);
+    let service = service_fn(|request| async move { Ok::<_, Infallible>(reply(request, answer, waits).await) });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(DEADLINE)
@@ -56,19 +58,32 @@ where
         .max_buf_size(HEADER_BYTES)
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), service);
-    match timeout(DEADLINE, pin!(connection)).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => debug!("a request for the status: {error}"),
-        Err(_) => debug!("a request for the status took too long"),
+    tokio::select! {
+        ended = pin!(connection) => match ended {
+            Ok(()) => {}
+            Err(error) => debug!("a request for the status: {error}"),
+        },
+        () = too_long(waits) => debug!("a request for the status took too long"),
     }
 }
 
-async fn reply(request: Request<Incoming>, answer: &impl AsyncFn(&Parts, &[u8]) -> Reply) -> Reply {
-    let (head, body) = request.into_parts();
-    match Limited::new(body, BODY_BYTES).collect().await {
-        Ok(body) => answer(&head, &body.to_bytes()).await,
-        Err(_) => text(StatusCode::PAYLOAD_TOO_LARGE, "too much, or cut off"),
+/// Returns when a client has had its time. What it waits for does not count.
+async fn too_long(waits: &Cell<bool>) {
+    sleep(DEADLINE).await;
+    while waits.get() {
+        sleep(DEADLINE).await;
     }
+}
+
+async fn reply(request: Request<Incoming>, answer: &impl AsyncFn(&Parts, &[u8]) -> Reply, waits: &Cell<bool>) -> Reply {
+    let (head, body) = request.into_parts();
+    let Ok(body) = Limited::new(body, BODY_BYTES).collect().await else {
+        return text(StatusCode::PAYLOAD_TOO_LARGE, "too much, or cut off");
+    };
+    waits.set(true);
+    let reply = answer(&head, &body.to_bytes()).await;
+    waits.set(false);
+    reply
 }
 
 /// A page of this kind.

@@ -160,6 +160,19 @@ impl Netlink {
         Ok(request.execute().await?)
     }
 
+    /// Takes an address from the interface.
+    ///
+    /// # Errors
+    /// When the kernel refuses; not if it has no such address.
+    pub async fn delete_address(&self, index: u32, address: IpNet) -> Result<(), Error> {
+        let is_it =
+            |message: &AddressMessage| message.header.index == index && convert::address(message) == Some(address);
+        match self.address_messages().await?.into_iter().find(is_it) {
+            Some(message) => Ok(self.0.address().del(message).execute().await?),
+            None => Ok(()),
+        }
+    }
+
     /// All routes with our protocol number, of every instance, in all tables.
     ///
     /// # Errors
@@ -277,7 +290,7 @@ fn nothing_if_off<T>(answer: Result<Vec<T>, Error>) -> Result<Vec<T>, Error> {
     }
 }
 
-const fn is_link_local(address: &IpAddr) -> bool {
+pub(super) const fn is_link_local(address: &IpAddr) -> bool {
     match address {
         // An inside address (169.254/16) is a source like any other.
         IpAddr::V4(_) => false,

@@ -14,7 +14,7 @@ use std::path::Path;
 use tracing::{info, warn};
 
 use super::netlink::{Error, Netlink};
-use super::routes::{Desired, Device, Facts, Instance, Route, Rule};
+use super::routes::{Desired, Facts, Instance, Route, Rule};
 use crate::config::Config;
 
 pub use plan::Step;
@@ -93,10 +93,53 @@ impl Reconciler {
     /// # Errors
     /// [`Error::NoDevice`] when the TUN is gone, or when the kernel does not even answer.
     pub async fn running(&mut self, config: &Config, index: u32, endpoints: &[IpAddr]) -> Result<Outcome, Error> {
+        let desired = self.desired(config, index, endpoints).await?;
+        self.apply(&desired, Some(index)).await
+    }
+
+    async fn desired(&self, config: &Config, index: u32, endpoints: &[IpAddr]) -> Result<Desired, Error> {
         let device = self.netlink.link(index).await?.ok_or(Error::NoDevice)?.device;
         let host = self.netlink.host_addresses().await?;
         let facts = Facts { device: Some(device), endpoints, host: &host, seeking: self.seeking };
-        self.apply(&Desired::new(config, &facts), Some(device)).await
+        Ok(Desired::new(config, &facts))
+    }
+
+    /// Adds what `config`, which is to be in force, needs beside what is there, and takes nothing away.
+    ///
+    /// # Errors
+    /// As [`Reconciler::running`].
+    pub async fn extend(&mut self, config: &Config, index: u32, endpoints: &[IpAddr]) -> Result<Outcome, Error> {
+        let desired = self.desired(config, index, endpoints).await?;
+        let mut steps = plan(&desired, &self.present(Some(index)).await?);
+        steps.retain(|step| !matches!(step, Step::DeleteRoute(_) | Step::DeleteRule(_)));
+        Ok(self.take(steps, Some(index)).await)
+    }
+
+    /// Takes the addresses of the interface that `config` does not name: it was left by another process, for which they
+    /// were right. The kernel's own stay.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub async fn take_strange_addresses(&self, config: &Config, index: u32) -> Result<(), Error> {
+        let own = super::routes::addresses(config);
+        for address in self.netlink.addresses(index).await?.difference(&own) {
+            if !super::netlink::is_link_local(&address.addr()) {
+                self.netlink.delete_address(index, *address).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the addresses of `old` that `new` does not name.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub async fn take_addresses(&self, index: u32, old: &Config, new: &Config) -> Result<(), Error> {
+        for address in super::routes::addresses(old).difference(&super::routes::addresses(new)) {
+            self.netlink.delete_address(index, *address).await?;
+            info!("delete address {address}");
+        }
+        Ok(())
     }
 
     /// Keeps what [`Reconciler::running`] wants: to be called whenever an endpoint or the kernel's state has changed.
@@ -129,8 +172,7 @@ impl Reconciler {
     /// # Errors
     /// When the kernel does not even answer.
     pub async fn clear(&mut self, index: Option<u32>) -> Result<Outcome, Error> {
-        let device = index.map(|index| Device { index, up: false });
-        self.apply(&Desired::default(), device).await
+        self.apply(&Desired::default(), index).await
     }
 
     /// After a failed start: takes away what this process added, and leaves what it found.
@@ -149,8 +191,7 @@ impl Reconciler {
         self.problems.iter().map(String::as_str)
     }
 
-    async fn apply(&mut self, desired: &Desired, device: Option<Device>) -> Result<Outcome, Error> {
-        let index = device.map(|device| device.index);
+    async fn apply(&mut self, desired: &Desired, index: Option<u32>) -> Result<Outcome, Error> {
         let present = self.present(index).await?;
         Ok(self.take(plan(desired, &present), index).await)
     }

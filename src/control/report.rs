@@ -6,13 +6,13 @@ use tracing::info;
 
 use super::status::{Connection, Drop, Handshakes, Interface, State, Status, Thread, Tunnel, Wire, rfc3339};
 use super::tunnels::{Tunnels, Watch};
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::data::Plane;
 use crate::packet::Mtu;
 use crate::sys::tun::{Device, Offloads};
 use crate::tunnel::{self, Identity};
 
-/// What never changes while the daemon runs.
+/// What changes only at a reload.
 pub(super) struct Facts {
     interface: Interface,
     started: Instant,
@@ -38,12 +38,15 @@ impl Facts {
             public_key: identity.public().to_string(),
             workers: u32::try_from(workers).unwrap_or(u32::MAX),
         };
-        let connections = config.connections.iter().map(|connection| {
-            let networks = connection.networks.iter().map(ToString::to_string).collect();
-            let tunnels = connection.tunnels.iter().map(|tunnel| tunnel.name.clone()).collect();
-            (connection.name.clone(), networks, tunnels)
-        });
-        Self { interface, started: Instant::now(), connections: connections.collect() }
+        Self { interface, started: Instant::now(), connections: connections(config) }
+    }
+
+    /// After a reload.
+    pub(super) fn follow(&mut self, config: &Config, identity: &Identity, port: u16, mtu: Mtu) {
+        self.interface.mtu = u16::try_from(mtu.bytes()).unwrap_or(u16::MAX);
+        self.interface.port = port;
+        self.interface.public_key = identity.public().to_string();
+        self.connections = connections(config);
     }
 
     /// The first line of the log.
@@ -110,6 +113,16 @@ impl Facts {
             handshakes: Handshakes { completed: view.handshakes, initiations, failed },
         }
     }
+}
+
+/// Name, networks and tunnel names of each.
+fn connections(config: &Config) -> Vec<(String, Vec<String>, Vec<String>)> {
+    let connection = |connection: &config::Connection| {
+        let networks = connection.networks.iter().map(ToString::to_string).collect();
+        let tunnels = connection.tunnels.iter().map(|tunnel| tunnel.name.clone()).collect();
+        (connection.name.clone(), networks, tunnels)
+    };
+    config.connections.iter().map(connection).collect()
 }
 
 /// What the kernel takes as super-packets, in words.

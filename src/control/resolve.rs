@@ -28,6 +28,14 @@ pub struct Families {
     pub v6: bool,
 }
 
+impl Families {
+    /// Whether datagrams can go to `address`.
+    #[must_use]
+    pub const fn reach(self, address: &SocketAddr) -> bool {
+        if address.is_ipv4() { self.v4 } else { self.v6 }
+    }
+}
+
 /// One tunnel's name, and what is known about it.
 #[derive(Debug)]
 pub struct Resolver {

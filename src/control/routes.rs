@@ -135,7 +135,7 @@ pub fn absent_sources(config: &Config, host: &[HostAddress]) -> Vec<String> {
 }
 
 /// Those of the interface, and this end of each tunnel's inside network.
-fn addresses(config: &Config) -> BTreeSet<IpNet> {
+pub(super) fn addresses(config: &Config) -> BTreeSet<IpNet> {
     let tunnels = config.connections.iter().flat_map(|connection| &connection.tunnels);
     let inside = tunnels.filter_map(|tunnel| tunnel.inside.map(|inside| inside.local));
     config.interface.addresses.iter().copied().chain(inside).collect()

@@ -2,12 +2,13 @@
 //! privileges dropped, names, sockets, addresses and routes, peers, threads.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::lchown;
 use std::path::Path;
+use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
 use arc_swap::ArcSwap;
@@ -17,22 +18,26 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 use super::clock::ClockWatch;
-use super::daemon::RunOptions;
+use super::daemon::{Handed, RunOptions};
+use super::in_force::InForce;
+use super::keys::Keys;
 use super::locked::locked;
 use super::metrics_server::MetricsServer;
 use super::netlink::{Monitor, Netlink};
+use super::recall::Recall;
 use super::reconcile::Reconciler;
-use super::resolve::{Families, Resolver, lookup};
+use super::resolve::{Families, lookup};
+use super::roster::{self, Roster};
 use super::status_server::StatusServer;
-use super::tunnels::{Tunnels, Watch};
+use super::store::Store;
+use super::tunnels::Tunnels;
 use super::uapi::UapiServer;
 use super::{limits, report, routes, state};
-use crate::config::{Config, Endpoint, Startup, key_file};
+use crate::config::{Config, Endpoint};
 use crate::data::{Inputs, Plane};
 use crate::packet::Mtu;
-use crate::sys::{process, tun, udp};
-use crate::tunnel::key::{PresharedKey, PrivateKey};
-use crate::tunnel::{Gate, Identity, Initiates, Owner, Peer, PeerConfig, PeerId, Slots, Table};
+use crate::sys::{process, udp};
+use crate::tunnel::{Gate, Identity, Table};
 
 /// The static user of the service; without it, root stays, with nothing but CAP_NET_ADMIN.
 const USER: &str = "linkspan";
@@ -44,49 +49,21 @@ pub(super) const NO_THREADS: &str =
 /// How long the start waits for names. Later they are resolved beside the traffic.
 const RESOLVE: Duration = Duration::from_secs(3);
 
-/// Every secret of a configuration, read before anything is touched.
-pub(super) struct Keys {
-    private: PrivateKey,
-    /// One a tunnel, in the order of the file.
-    preshared: Vec<Option<PresharedKey>>,
-}
-
-impl Keys {
-    pub(super) fn read(config: &Config) -> anyhow::Result<Self> {
-        let private = key_file::private_key_of(&config.interface)?;
-        let own = private.public();
-        let mut preshared = Vec::new();
-        for (connection, tunnel) in config.tunnels() {
-            if tunnel.public_key == own {
-                bail!(
-                    "connection {}: public_key is this machine's own key; write the far machine's, as \
-                     `linkspan pubkey` prints it there",
-                    connection.name
-                );
-            }
-            let file = tunnel.preshared_key_file.as_deref();
-            preshared.push(file.map(key_file::read_preshared_key).transpose()?);
-        }
-        Ok(Self { private, preshared })
-    }
-}
-
 /// All that is open once the daemon has started.
 pub(super) struct Opened {
     pub(super) plane: Plane,
-    pub(super) sockets: udp::Group,
+    pub(super) table: Arc<ArcSwap<Table>>,
+    pub(super) in_force: InForce,
     pub(super) index: u32,
     pub(super) mark: u32,
-    pub(super) tunnels: Tunnels,
     pub(super) clock: ClockWatch,
+    pub(super) recall: Recall,
     pub(super) server: StatusServer,
     /// None if the file names no port for it.
     pub(super) metrics: Option<MetricsServer>,
     /// None if `wg` is not to be served, or cannot be, which is no reason not to run.
     pub(super) uapi: Option<UapiServer>,
-    pub(super) identity: Arc<Identity>,
     pub(super) monitor: Monitor,
-    pub(super) facts: report::Facts,
     pub(super) changed: Arc<Notify>,
 }
 
@@ -94,18 +71,19 @@ pub(super) struct Opened {
 pub(super) async fn open(
     config: &Config,
     options: &RunOptions,
-    keys: Keys,
-    wg_socket: Option<OwnedFd>,
+    mut keys: Keys,
+    handed: Handed,
     routing: &mut Reconciler,
 ) -> anyhow::Result<Opened> {
     let server = StatusServer::bind(&options.socket)?;
     let metrics = MetricsServer::bind_if(config.interface.metrics).await?;
-    let uapi = serve_wg(config, options, wg_socket);
-    let configured: Vec<IpAddr> = config.tunnels().filter_map(|(_, tunnel)| address_of(&tunnel.endpoint)).collect();
+    let uapi = serve_wg(config, options, handed.wg_socket);
+    let configured: Vec<IpAddr> =
+        config.tunnels().filter_map(|(_, tunnel)| address_of(tunnel.endpoint.as_ref())).collect();
     routing.before_device(config, &configured).await?.complete()?;
 
     let workers = limits::workers(config.interface.workers);
-    let device = tun::open(&config.interface.name, workers, config.interface.offload)?;
+    let (device, store) = Store::open(&config.interface, workers, handed.kept, options.keep)?;
     let offloads = device.offloads;
     if config.interface.offload && !(offloads.tcp && offloads.udp) {
         warn!(
@@ -115,7 +93,12 @@ pub(super) async fn open(
     }
     // Before the first other thread, which would keep what it was born with.
     drop_privileges(config, options)?;
-    let resolved = resolve_names(config).await;
+    let recall = Recall::read(options.state_dir.as_deref(), &config.interface.name);
+    let asked = config.tunnels().map(|(_, tunnel)| {
+        // Who was heard a moment ago is there still, most likely; the name is looked up beside the traffic.
+        tunnel.endpoint.as_ref().filter(|_| !(store.is_restart() && recall.knows(&tunnel.public_key)))
+    });
+    let resolved = resolve_names(asked).await;
     let endpoints: Vec<IpAddr> = configured.into_iter().chain(resolved.iter().flatten().map(|a| a.ip())).collect();
     let mark = routes::mark(config, &endpoints);
     let sockets = udp::bind(config.interface.listen_port, workers, mark)?;
@@ -127,22 +110,29 @@ pub(super) async fn open(
     up.with_context(|| format!("cannot set up the interface with mtu {mtu}; is another program at it? start again"))?;
     let monitor = Monitor::open().context("cannot listen to the kernel's routing")?;
     routing.running(config, device.index, &endpoints).await?.complete()?;
+    if store.is_restart() {
+        routing.take_strange_addresses(config, device.index).await?;
+    }
 
     let clock = ClockWatch::new(options.state_dir.as_deref(), &config.interface.name);
-    let families = Families { v4: !sockets.v4.is_empty(), v6: !sockets.v6.is_empty() };
     let identity = locked(Identity::new(keys.private));
-    let peers = peers(config, &identity, keys.preshared, workers)?;
-    let tunnels = Tunnels::new(watches(config, &peers, families, resolved));
-    let facts = report::Facts::new(config, &identity, &device, sockets.port, workers, mtu);
     let gate = Arc::new(Gate::new(identity.public()));
-    let table = Table::new(identity.clone(), gate, peers, owners(config), mtu);
+    let mut roster = Roster::new(workers);
+    let peers = roster.enrol(config, &identity, &[], &mut keys.preshared)?;
+    let mut tunnels = Tunnels::default();
+    tunnels.follow(config, &peers, families(&sockets), resolved);
+    tunnels.recall(&recall, families(&sockets), store.is_restart());
+    let facts = report::Facts::new(config, &identity, &device, sockets.port, workers, mtu);
+    let owners = roster::owners(config, &peers);
+    let table = Arc::new(ArcSwap::from_pointee(Table::new(identity.clone(), gate.clone(), peers, owners, mtu)));
     let changed = Arc::new(Notify::new());
     let call = changed.clone();
+    store.keep(&device.queues);
     let inputs = Inputs {
         queues: device.queues,
         offloads,
         sockets: sockets.clone(),
-        table: Arc::new(ArcSwap::from_pointee(table)),
+        table: table.clone(),
         changed: Arc::new(move || call.notify_one()),
     };
     let plane = Plane::start(inputs).context(NO_THREADS)?;
@@ -151,34 +141,27 @@ pub(super) async fn open(
         warn!("`wg show` will not see this interface: {error:#}");
         None
     });
-    Ok(Opened {
-        plane,
-        sockets,
-        index: device.index,
-        mark,
-        tunnels,
-        clock,
-        server,
-        metrics,
-        uapi,
-        identity,
-        monitor,
-        facts,
-        changed,
-    })
+    let in_force = InForce { config: Rc::new(config.clone()), identity, gate, sockets, roster, tunnels, facts };
+    let index = device.index;
+    Ok(Opened { plane, table, in_force, index, mark, clock, recall, server, metrics, uapi, monitor, changed })
 }
 
-fn address_of(endpoint: &Option<Endpoint>) -> Option<IpAddr> {
+/// What `sockets` can reach.
+pub(super) fn families(sockets: &udp::Group) -> Families {
+    Families { v4: !sockets.v4.is_empty(), v6: !sockets.v6.is_empty() }
+}
+
+pub(super) fn address_of(endpoint: Option<&Endpoint>) -> Option<IpAddr> {
     match endpoint {
         Some(Endpoint::Address(address)) => Some(address.ip()),
         Some(Endpoint::Name(..)) | None => None,
     }
 }
 
-/// The addresses of all endpoint names, one list a tunnel in the order of the file; empty where that takes too long.
-async fn resolve_names(config: &Config) -> Vec<Vec<std::net::SocketAddr>> {
-    let lookups = config.tunnels().map(|(_, tunnel)| async {
-        match &tunnel.endpoint {
+/// The addresses of endpoints that are names, a list for each; empty where that takes too long.
+pub(super) async fn resolve_names(endpoints: impl Iterator<Item = Option<&Endpoint>>) -> Vec<Vec<SocketAddr>> {
+    let lookups = endpoints.map(|endpoint| async move {
+        match endpoint {
             Some(Endpoint::Name(name, port)) => {
                 timeout(RESOLVE, lookup(name, *port)).await.ok().and_then(Result::ok).unwrap_or_default()
             }
@@ -218,7 +201,9 @@ fn drop_privileges(config: &Config, options: &RunOptions) -> anyhow::Result<()> 
         for folder in folders.into_iter().flatten().filter(|folder| folder.ends_with(USER)) {
             give(folder, &user).with_context(|| format!("cannot give {} to the user {USER}", folder.display()))?;
         }
-        let _ = lchown(state::clock_file(&state, &config.interface.name), Some(user.uid.into()), None);
+        for file in state::files(&state, &config.interface.name) {
+            let _ = lchown(file, Some(user.uid.into()), None);
+        }
     }
     process::drop_privileges(Some(USER))?;
     Ok(())
@@ -227,76 +212,4 @@ fn drop_privileges(config: &Config, options: &RunOptions) -> anyhow::Result<()> 
 fn give(folder: &Path, user: &User) -> io::Result<()> {
     std::fs::create_dir_all(folder)?;
     lchown(folder, Some(user.uid.into()), Some(user.gid.into()))
-}
-
-fn peers(
-    config: &Config,
-    identity: &Arc<Identity>,
-    preshared: Vec<Option<PresharedKey>>,
-    workers: usize,
-) -> anyhow::Result<Vec<Arc<Peer>>> {
-    let mut slots = Slots::default();
-    let mut peers = Vec::new();
-    for (number, ((connection, tunnel), psk)) in config.tunnels().zip(preshared).enumerate() {
-        let place = config.connections.iter().position(|other| other.name == connection.name).unwrap_or_default();
-        let peer = PeerConfig {
-            id: PeerId(u32::try_from(number)?),
-            name: format!("{}/{}", connection.name, tunnel.name),
-            connection: u32::try_from(place)?,
-            remote: tunnel.public_key,
-            psk,
-            keepalive: tunnel.keepalive,
-            initiates: match connection.startup {
-                Startup::Start => Initiates::Always,
-                Startup::Add => Initiates::WhenHeard,
-            },
-            configured_endpoint: tunnel.endpoint.is_some(),
-            slots: slots.pair(u8::try_from(number % workers)?)?,
-            seed: getrandom::u64().context("the kernel gives no random bytes")?,
-        };
-        peers.push(locked(Peer::new(identity, peer, Instant::now())));
-    }
-    Ok(peers)
-}
-
-fn watches(
-    config: &Config,
-    peers: &[Arc<Peer>],
-    families: Families,
-    resolved: Vec<Vec<std::net::SocketAddr>>,
-) -> Vec<Watch> {
-    let tunnels = config.tunnels().zip(peers).zip(resolved);
-    tunnels
-        .map(|(((connection, tunnel), peer), addresses)| {
-            let mut watch = Watch::new(peer.clone(), tunnel.endpoint.clone(), connection.startup);
-            match &tunnel.endpoint {
-                Some(Endpoint::Address(address)) => watch.set_endpoint(vec![*address]),
-                Some(Endpoint::Name(name, port)) => {
-                    let mut resolver = Resolver::new(name.clone(), *port, families);
-                    if !addresses.is_empty()
-                        && let Some(usable) = resolver.answer(Instant::now(), Ok(addresses))
-                    {
-                        watch.set_endpoint(usable);
-                    }
-                    watch.resolve_with(resolver);
-                }
-                None => {}
-            }
-            watch
-        })
-        .collect()
-}
-
-/// Whom each network belongs to: what is behind the far end to the connection, its inside address to the tunnel.
-fn owners(config: &Config) -> Vec<(ipnet::IpNet, Owner)> {
-    let mut owners = Vec::new();
-    let mut id = 0;
-    for (number, connection) in (0..).zip(&config.connections) {
-        owners.extend(connection.networks.iter().map(|network| (*network, Owner::Connection(number))));
-        for tunnel in &connection.tunnels {
-            owners.extend(tunnel.inside.map(|inside| (inside.remote.into(), Owner::Tunnel(PeerId(id)))));
-            id += 1;
-        }
-    }
-    owners
 }

@@ -1,23 +1,24 @@
-//! The state directory: what must outlive the daemon. For now only the clock mark.
+//! The state directory: what must outlive the daemon. The clock mark, and where far ends were last heard.
 
 use std::cell::Cell;
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use tracing::warn;
+use tracing::{debug, warn};
 
 /// Where systemd (`StateDirectory=linkspan`) puts it, too.
 pub const DEFAULT: &str = "/var/lib/linkspan";
 
-/// More than any clock mark.
-const MAX_BYTES: u64 = 4096;
+/// More than any of them: the places of 10,000 far ends.
+const MAX_BYTES: u64 = 1 << 20;
 
 /// One interface's files in the state directory. A directory that cannot be written is told once and then done
 /// without.
 #[derive(Debug)]
 pub struct State {
     clock: PathBuf,
+    peers: PathBuf,
     warned: Cell<bool>,
 }
 
@@ -25,7 +26,8 @@ impl State {
     /// For the interface `name`; see [`directory`](directory()).
     #[must_use]
     pub fn new(directory: Option<&Path>, name: &str) -> Self {
-        Self { clock: clock_file(&self::directory(directory), name), warned: Cell::new(false) }
+        let [clock, peers] = files(&self::directory(directory), name);
+        Self { clock, peers, warned: Cell::new(false) }
     }
 
     /// The clock mark as last written; none if there is none.
@@ -38,6 +40,19 @@ impl State {
                 warn!("cannot read {}: {error}; without it, a clock that was set back is not noticed", self.path());
                 None
             }
+        }
+    }
+
+    /// Where far ends were last heard, as last written; none if that cannot be read.
+    #[must_use]
+    pub fn peers(&self) -> Option<String> {
+        read(&self.peers).ok()
+    }
+
+    /// Writes where far ends were last heard; nothing depends on it but how soon they are found again.
+    pub fn set_peers(&self, peers: &str) {
+        if let Err(error) = write(&self.peers, peers) {
+            debug!("cannot write {}: {error}", self.peers.display());
         }
     }
 
@@ -63,10 +78,10 @@ pub fn directory(given: Option<&Path>) -> PathBuf {
     given.or_else(|| first.map(Path::new)).unwrap_or_else(|| Path::new(DEFAULT)).to_owned()
 }
 
-/// Where the clock mark of the interface `name` is kept.
+/// Where the clock mark, and the places of far ends, of the interface `name` are kept.
 #[must_use]
-pub fn clock_file(directory: &Path, name: &str) -> PathBuf {
-    directory.join(format!("{name}.clock"))
+pub fn files(directory: &Path, name: &str) -> [PathBuf; 2] {
+    ["clock", "peers"].map(|what| directory.join(format!("{name}.{what}")))
 }
 
 fn read(path: &Path) -> io::Result<String> {
@@ -81,7 +96,8 @@ fn write(path: &Path, text: &str) -> io::Result<()> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder)?;
     }
-    let fresh = path.with_extension("clock.new");
+    let mut fresh = path.as_os_str().to_owned();
+    fresh.push(".new");
     let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;

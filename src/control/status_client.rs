@@ -1,4 +1,4 @@
-//! Asks a running daemon over its socket.
+//! Asks a running daemon over its socket: for its status, about its log, to reload.
 
 use std::io;
 use std::path::Path;
@@ -10,12 +10,16 @@ use hyper::body::Bytes;
 use hyper::client::conn::http1;
 use hyper::{Method, Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
+use super::reload::{Answer, Wish};
 use super::status::Status;
 
 const DEADLINE: Duration = Duration::from_secs(2);
+/// Names are looked up meanwhile.
+const RELOAD_DEADLINE: Duration = Duration::from_secs(20);
 
 /// Far beyond a daemon with 1,000 tunnels.
 const BODY_BYTES: usize = 16 << 20;
@@ -25,8 +29,9 @@ const BODY_BYTES: usize = 16 << 20;
 /// # Errors
 /// When none listens there, we may not ask, or the answer is no status; each with the remedy.
 pub async fn fetch(path: &Path) -> anyhow::Result<Status> {
-    let body = ask(path, Method::GET, "/status", "").await?;
-    serde_json::from_slice(&body).with_context(|| other_version(path))
+    let asked = exchange(path, Method::GET, "/status", "");
+    let body = fine(path, within(DEADLINE, path, asked).await?)?;
+    read(path, &body)
 }
 
 /// What the daemon that listens at `path` logs: a level, or directives.
@@ -34,7 +39,8 @@ pub async fn fetch(path: &Path) -> anyhow::Result<Status> {
 /// # Errors
 /// As [`fetch`].
 pub async fn log_level(path: &Path) -> anyhow::Result<String> {
-    ask(path, Method::GET, "/log-level", "").await.map(|body| line(&body))
+    let asked = exchange(path, Method::GET, "/log-level", "");
+    fine(path, within(DEADLINE, path, asked).await?).map(|body| line(&body))
 }
 
 /// Makes it log this from now on; gives what it logs then.
@@ -42,16 +48,43 @@ pub async fn log_level(path: &Path) -> anyhow::Result<String> {
 /// # Errors
 /// As [`fetch`], and when the level makes no sense.
 pub async fn set_log_level(path: &Path, level: &str) -> anyhow::Result<String> {
-    ask(path, Method::POST, "/log-level", level).await.map(|body| line(&body))
+    let asked = exchange(path, Method::POST, "/log-level", level);
+    fine(path, within(DEADLINE, path, asked).await?).map(|body| line(&body))
 }
 
-async fn ask(path: &Path, method: Method, what: &str, body: &str) -> anyhow::Result<Bytes> {
-    timeout(DEADLINE, exchange(path, method, what, body))
-        .await
-        .map_err(|_| anyhow!("the daemon at {} does not answer within {} s", path.display(), DEADLINE.as_secs()))?
+/// Asks the daemon that listens at `path` to reload, or what that would do.
+///
+/// # Errors
+/// As [`fetch`]. A reload that is refused is an answer.
+pub async fn reload(path: &Path, wish: Wish) -> anyhow::Result<Answer> {
+    let method = match wish {
+        Wish::Compare => Method::GET,
+        Wish::Reload => Method::POST,
+    };
+    let (code, body) = within(RELOAD_DEADLINE, path, exchange(path, method, "/reload", "")).await?;
+    let body = if code == StatusCode::CONFLICT { body } else { fine(path, (code, body))? };
+    read(path, &body)
 }
 
-async fn exchange(path: &Path, method: Method, what: &str, body: &str) -> anyhow::Result<Bytes> {
+async fn within<T>(time: Duration, path: &Path, asked: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let late = |_| anyhow!("the daemon at {} does not answer within {} s", path.display(), time.as_secs());
+    timeout(time, asked).await.map_err(late)?
+}
+
+/// The body of an answer that is no refusal.
+fn fine(path: &Path, (code, body): (StatusCode, Bytes)) -> anyhow::Result<Bytes> {
+    match code {
+        StatusCode::OK => Ok(body),
+        StatusCode::NOT_FOUND => bail!(other_version(path)),
+        _ => bail!(line(&body)),
+    }
+}
+
+fn read<T: DeserializeOwned>(path: &Path, body: &[u8]) -> anyhow::Result<T> {
+    serde_json::from_slice(body).with_context(|| other_version(path))
+}
+
+async fn exchange(path: &Path, method: Method, what: &str, body: &str) -> anyhow::Result<(StatusCode, Bytes)> {
     let stream = UnixStream::connect(path).await.map_err(|error| refused(path, error))?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let body = Full::new(Bytes::copy_from_slice(body.as_bytes()));
@@ -60,16 +93,11 @@ async fn exchange(path: &Path, method: Method, what: &str, body: &str) -> anyhow
         let response = sender.send_request(request).await?;
         let code = response.status();
         let body = Limited::new(response.into_body(), BODY_BYTES).collect().await;
-        let body = body.map_err(|error| anyhow!("the daemon's answer: {error}"))?.to_bytes();
-        match code {
-            StatusCode::OK => Ok(body),
-            StatusCode::NOT_FOUND => bail!(other_version(path)),
-            _ => bail!(line(&body)),
-        }
+        Ok((code, body.map_err(|error| anyhow!("the daemon's answer: {error}"))?.to_bytes()))
     };
     // The connection makes no progress unless it is polled beside the request.
-    let (_, body) = futures_util::future::join(connection, exchange).await;
-    body
+    let (_, answer) = futures_util::future::join(connection, exchange).await;
+    answer
 }
 
 fn other_version(path: &Path) -> String {

@@ -1,5 +1,6 @@
 //! What a daemon tells over its Unix socket, for root and the group `linkspan`: `GET /status` (JSON), `GET /metrics`
-//! (Prometheus), and the level of its log, which `POST /log-level` changes.
+//! (Prometheus), the level of its log, which `POST /log-level` changes, and `GET /reload` (what it would do), which
+//! `POST /reload` does.
 
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
@@ -8,9 +9,11 @@ use std::path::Path;
 use anyhow::Context as _;
 use hyper::http::request::Parts;
 use hyper::{Method, StatusCode};
+use serde::Serialize;
 
 use super::http::{self, Reply};
 use super::metrics;
+use super::reload::{Answer, Wish};
 use super::status::Status;
 use super::unix_socket::UnixSocket;
 
@@ -29,6 +32,9 @@ pub trait Answers {
     /// # Errors
     /// When that makes no sense.
     fn set_log_level(&self, level: &str) -> anyhow::Result<()>;
+
+    /// Reloads, or compares; none when it is about to end.
+    fn reload(&self, wish: Wish) -> impl Future<Output = Option<Answer>>;
 }
 
 /// The listening socket. Its file goes when this is dropped.
@@ -52,7 +58,7 @@ impl StatusServer {
 
     /// Answers until dropped.
     pub async fn serve(&self, daemon: &impl Answers) {
-        http::serve(|| self.0.accept(), async |head: &Parts, body: &[u8]| answer(head, body, daemon)).await;
+        http::serve(|| self.0.accept(), async |head: &Parts, body: &[u8]| answer(head, body, daemon).await).await;
     }
 }
 
@@ -62,21 +68,39 @@ fn make_folder(folder: &Path) -> io::Result<()> {
     std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755))
 }
 
-fn answer(head: &Parts, body: &[u8], daemon: &impl Answers) -> Reply {
+async fn answer(head: &Parts, body: &[u8], daemon: &impl Answers) -> Reply {
     match (head.uri.path(), &head.method) {
-        ("/status", &Method::GET) => match serde_json::to_vec(&daemon.status()) {
-            Ok(json) => http::page("application/json", json),
-            Err(error) => http::text(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
-        },
+        ("/status", &Method::GET) => json(StatusCode::OK, &daemon.status()),
         ("/metrics", &Method::GET) => metrics::reply(&daemon.status()),
         ("/log-level", &Method::GET) => http::text(StatusCode::OK, &daemon.log_level()),
         ("/log-level", &Method::POST) => match daemon.set_log_level(&String::from_utf8_lossy(body)) {
             Ok(()) => http::text(StatusCode::OK, &daemon.log_level()),
             Err(error) => http::text(StatusCode::BAD_REQUEST, &format!("{error:#}")),
         },
+        ("/reload", &Method::GET) => reload(Wish::Compare, daemon).await,
+        ("/reload", &Method::POST) => reload(Wish::Reload, daemon).await,
         ("/status" | "/metrics", _) => http::not_allowed("GET"),
-        ("/log-level", _) => http::not_allowed("GET, POST"),
-        _ => http::text(StatusCode::NOT_FOUND, "there are only /status, /metrics and /log-level"),
+        ("/log-level" | "/reload", _) => http::not_allowed("GET, POST"),
+        _ => http::text(StatusCode::NOT_FOUND, "there are only /status, /metrics, /log-level and /reload"),
+    }
+}
+
+async fn reload(wish: Wish, daemon: &impl Answers) -> Reply {
+    match daemon.reload(wish).await {
+        Some(answer) if answer.outcome.is_fine() => json(StatusCode::OK, &answer),
+        Some(answer) => json(StatusCode::CONFLICT, &answer),
+        None => http::text(StatusCode::SERVICE_UNAVAILABLE, "the daemon is stopping"),
+    }
+}
+
+fn json(code: StatusCode, value: &impl Serialize) -> Reply {
+    match serde_json::to_vec(value) {
+        Ok(json) => {
+            let mut reply = http::page("application/json", json);
+            *reply.status_mut() = code;
+            reply
+        }
+        Err(error) => http::text(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
     }
 }
 

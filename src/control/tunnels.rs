@@ -8,9 +8,11 @@ use tracing::{debug, info, warn};
 
 use super::places::Places;
 use super::rates::Rate;
-use super::resolve::Resolver;
-use crate::config::{Endpoint, Startup};
-use crate::tunnel::{Address, Peer, State};
+use super::recall::Recall;
+use super::resolve::{Families, Resolver};
+use super::uapi::Handshakes;
+use crate::config::{Config, Connection, Endpoint, Startup, Tunnel};
+use crate::tunnel::{Address, Peer, PeerId, State};
 
 /// A far end that was called for so long without an answer is worth a warning: two initiations got none.
 const SILENCE: Duration = Duration::from_secs(12);
@@ -23,6 +25,8 @@ pub(super) struct Watch {
     pub(super) since: (SystemTime, Instant),
     pub(super) sent: Rate,
     pub(super) received: Rate,
+    /// What `wg` was told of its handshakes.
+    pub(super) handshakes: Handshakes,
     resolver: Option<Resolver>,
     places: Places,
     /// We call the far end, it need not call us.
@@ -30,33 +34,56 @@ pub(super) struct Watch {
     silent: bool,
 }
 
-/// A name to be looked up for the tunnel at `place`.
+/// A name to be looked up for the tunnel to `peer`.
 pub(super) struct Question {
-    pub(super) place: usize,
+    pub(super) peer: PeerId,
     pub(super) name: String,
     pub(super) port: u16,
 }
 
 impl Watch {
-    pub(super) fn new(peer: Arc<Peer>, configured: Option<Endpoint>, startup: Startup) -> Self {
+    fn new(peer: Arc<Peer>) -> Self {
         let since = (SystemTime::now(), Instant::now());
-        let calls = startup == Startup::Start;
         Self {
             peer,
-            configured,
+            configured: None,
             state: State::Down,
             since,
             sent: Rate::new(since.1),
             received: Rate::new(since.1),
+            handshakes: Handshakes::default(),
             resolver: None,
             places: Places::default(),
-            calls,
+            calls: true,
             silent: false,
         }
     }
 
+    /// The file says this of it; a name stood for `resolved` just now, if that is known. With another endpoint, the peer
+    /// is there from now on.
+    fn follow(&mut self, connection: &Connection, tunnel: &Tunnel, families: Families, resolved: Vec<SocketAddr>) {
+        self.calls = connection.startup == Startup::Start;
+        if self.configured == tunnel.endpoint {
+            return;
+        }
+        self.configured.clone_from(&tunnel.endpoint);
+        self.resolver = None;
+        let addresses = match &tunnel.endpoint {
+            Some(Endpoint::Address(address)) => Some(vec![*address]),
+            Some(Endpoint::Name(name, port)) => {
+                let resolver = self.resolver.insert(Resolver::new(name.clone(), *port, families));
+                if resolved.is_empty() { None } else { resolver.answer(Instant::now(), Ok(resolved)) }
+            }
+            None => None,
+        };
+        self.places = Places::default();
+        if let Some(first) = self.places.set_endpoint(addresses.unwrap_or_default(), None) {
+            self.peer.set_address(Address::new(first));
+        }
+    }
+
     /// The endpoint stands for `addresses`, if any is known.
-    pub(super) fn set_endpoint(&mut self, addresses: Vec<SocketAddr>) {
+    fn set_endpoint(&mut self, addresses: Vec<SocketAddr>) {
         let at = self.at();
         // A peer that was heard elsewhere meanwhile is there.
         let up = self.peer.state(Instant::now()) == State::Up;
@@ -65,9 +92,9 @@ impl Watch {
         }
     }
 
-    /// The endpoint is a name, to be looked up while the tunnel is dark.
-    pub(super) fn resolve_with(&mut self, resolver: Resolver) {
-        self.resolver = Some(resolver);
+    fn is_asked(&self, question: &Question) -> bool {
+        let same = |resolver: &Resolver| resolver.name() == question.name && resolver.port() == question.port;
+        self.peer.id() == question.peer && self.resolver.as_ref().is_some_and(same)
     }
 
     fn at(&self) -> Option<SocketAddr> {
@@ -82,7 +109,7 @@ impl Watch {
             (State::Up, None) => {}
             (State::Down, at) => {
                 if let Some(place) = self.places.turn(now, at) {
-                    debug!(tunnel = self.peer.name(), "trying {place}");
+                    debug!(tunnel = self.peer.name().as_str(), "trying {place}");
                     self.peer.set_address(Address::new(place));
                 }
             }
@@ -124,22 +151,51 @@ impl Watch {
         self.silent = false;
         let endpoint = self.peer.address().map(|address| address.remote.to_string()).unwrap_or_default();
         match state {
-            State::Up => info!(tunnel = self.peer.name(), endpoint, "tunnel is up"),
-            State::Down => info!(tunnel = self.peer.name(), endpoint, was_up_s = lasted, "tunnel is down"),
+            State::Up => info!(tunnel = self.peer.name().as_str(), endpoint, "tunnel is up"),
+            State::Down => info!(tunnel = self.peer.name().as_str(), endpoint, was_up_s = lasted, "tunnel is down"),
         }
     }
 }
 
 /// All tunnels, in the order of the file.
+#[derive(Default)]
 pub(super) struct Tunnels(Vec<Watch>);
 
 impl Tunnels {
-    pub(super) const fn new(watches: Vec<Watch>) -> Self {
-        Self(watches)
+    /// Follows `config` and its `peers`; what is known of those that were there before stays. `resolved` says what their
+    /// endpoints' names stand for.
+    pub(super) fn follow(
+        &mut self,
+        config: &Config,
+        peers: &[Arc<Peer>],
+        families: Families,
+        resolved: Vec<Vec<SocketAddr>>,
+    ) {
+        let mut before = std::mem::take(&mut self.0);
+        for (((connection, tunnel), peer), resolved) in config.tunnels().zip(peers).zip(resolved) {
+            let known = before.iter().position(|watch| Arc::ptr_eq(&watch.peer, peer));
+            let mut watch = known.map_or_else(|| Watch::new(peer.clone()), |place| before.swap_remove(place));
+            watch.follow(connection, tunnel, families, resolved);
+            self.0.push(watch);
+        }
     }
 
     pub(super) fn iter(&self) -> std::slice::Iter<'_, Watch> {
         self.0.iter()
+    }
+
+    /// Remembers where far ends were last heard, as far as our sockets reach that. At a `restart` they are there still;
+    /// else it is one place to look for them.
+    pub(super) fn recall(&mut self, recall: &Recall, families: Families, restart: bool) {
+        for watch in &mut self.0 {
+            let Some(address) = recall.of(watch.peer.key()).filter(|address| families.reach(address)) else { continue };
+            watch.places.heard(address);
+            if restart {
+                watch.peer.recall(Address::new(address), Instant::now());
+            } else if watch.at().is_none() {
+                watch.peer.set_address(Address::new(address));
+            }
+        }
     }
 
     /// Looks at every tunnel's state.
@@ -179,23 +235,32 @@ impl Tunnels {
     /// The names that are due to be looked up, because their tunnels are dark.
     pub(super) fn questions(&mut self, now: Instant) -> Vec<Question> {
         let mut questions = Vec::new();
-        for (place, watch) in self.0.iter_mut().enumerate() {
+        for watch in &mut self.0 {
             let dark = watch.state == State::Down;
             if let Some(resolver) = watch.resolver.as_mut()
                 && resolver.due(now, dark)
             {
-                questions.push(Question { place, name: resolver.name().to_owned(), port: resolver.port() });
+                questions.push(Question {
+                    peer: watch.peer.id(),
+                    name: resolver.name().to_owned(),
+                    port: resolver.port(),
+                });
             }
         }
         questions
     }
 
-    /// The answer to a question.
-    pub(super) fn answer(&mut self, place: usize, answer: std::io::Result<Vec<SocketAddr>>) {
-        let Some(watch) = self.0.get_mut(place) else { return };
+    /// The answer to a question. A reload may have made it useless.
+    pub(super) fn answer(&mut self, question: &Question, answer: std::io::Result<Vec<SocketAddr>>) {
+        let Some(watch) = self.0.iter_mut().find(|watch| watch.is_asked(question)) else { return };
         if let Some(addresses) = watch.resolver.as_mut().and_then(|resolver| resolver.answer(Instant::now(), answer)) {
             watch.set_endpoint(addresses);
         }
+    }
+
+    /// The next attempts need not wait.
+    pub(super) fn hurry(&self) {
+        self.0.iter().for_each(|watch| watch.peer.hurry());
     }
 
     /// Starts all handshakes over with the wall clock of now.

@@ -159,7 +159,7 @@ impl Handshakes {
 
     /// An initiation gets its response, a response the keepalive that confirms the session, and then what waited.
     fn follow(&mut self, peer: &Peer, answer: &Answer, from: &Address, reply: &[u8]) {
-        debug!(tunnel = peer.name(), from = %from.remote, began = answer.session_began, "handshake message taken");
+        debug!(tunnel = peer.name().as_str(), from = %from.remote, began = answer.session_began, "handshake message taken");
         if let Some(roam) = answer.roam {
             peer.roam(roam);
         }

@@ -27,6 +27,7 @@ use arc_swap::ArcSwap;
 use crate::packet::Reason;
 use crate::packet::segment::SegmentScratch;
 use crate::sys::poll::EventFd;
+use crate::sys::process;
 use crate::sys::tun::{Offloads, Queue};
 use crate::sys::udp::{Group, Receive};
 use crate::tunnel::{OpenBuffer, SealBuffer, Table, TickBuffer};

@@ -4,6 +4,8 @@
 //! 64 KiB when the header says so. Each queue is made by the `tun` crate around a descriptor that is opened here,
 //! because that crate opens one queue only.
 
+mod adopt;
+
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd};
@@ -14,6 +16,8 @@ use nix::net::if_::if_nametoindex;
 use thiserror::Error;
 
 use super::remedy::remedy;
+
+pub use adopt::{adopt, is_queue_of};
 
 /// Bytes of virtio-net header before each packet.
 pub const HEADER: usize = 10;
@@ -259,6 +263,7 @@ mod request {
     const TUNGETDEVNETNS: libc::c_ulong = 0x54e3;
 
     nix::ioctl_write_ptr_bad!(tunsetiff, libc::TUNSETIFF, libc::ifreq);
+    nix::ioctl_write_ptr_bad!(tunsetqueue, libc::TUNSETQUEUE, libc::ifreq);
     nix::ioctl_write_ptr_bad!(tunsetvnethdrsz, libc::TUNSETVNETHDRSZ, libc::c_int);
     nix::ioctl_write_int_bad!(tunsetoffload, libc::TUNSETOFFLOAD);
     nix::ioctl_read_bad!(tungetiff, TUNGETIFF, libc::ifreq);
@@ -278,13 +283,28 @@ mod request {
         unsafe { tunsetiff(file.as_raw_fd(), &raw const request) }.map(drop)
     }
 
+    /// Makes the kernel put no more packets into this queue.
+    pub(super) fn detach(file: &File) -> Result<(), Errno> {
+        let ifru_flags = i16::try_from(libc::IFF_DETACH_QUEUE).map_err(|_| Errno::EINVAL)?;
+        let request =
+            libc::ifreq { ifr_name: [0; libc::IFNAMSIZ], ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_flags } };
+        // SAFETY: `request` is a whole ifreq and lives through the call; the descriptor is open.
+        unsafe { tunsetqueue(file.as_raw_fd(), &raw const request) }.map(drop)
+    }
+
     pub(super) fn name(file: &File) -> Result<String, Errno> {
+        name_and_flags(file).map(|(name, _)| name)
+    }
+
+    pub(super) fn name_and_flags(file: &File) -> Result<(String, libc::c_int), Errno> {
         let ifr_ifru = libc::__c_anonymous_ifr_ifru { ifru_flags: 0 };
         let mut request = libc::ifreq { ifr_name: [0; libc::IFNAMSIZ], ifr_ifru };
         // SAFETY: `request` is a whole ifreq and lives through the call; the descriptor is open.
         unsafe { tungetiff(file.as_raw_fd(), &raw mut request) }?;
         let bytes = request.ifr_name.iter().flat_map(|byte| byte.to_ne_bytes()).take_while(|byte| *byte != 0).collect();
-        String::from_utf8(bytes).map_err(|_| Errno::EINVAL)
+        // SAFETY: the kernel has filled in this member of the union; any 16 bits are a value of it.
+        let flags = unsafe { request.ifr_ifru.ifru_flags };
+        Ok((String::from_utf8(bytes).map_err(|_| Errno::EINVAL)?, flags.cast_unsigned().into()))
     }
 
     pub(super) fn namespace(file: &File) -> Result<File, Errno> {

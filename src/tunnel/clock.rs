@@ -33,33 +33,51 @@ pub enum Verdict {
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     mark: Mark,
-    /// What the engines' clock started from, and when.
-    base: (Duration, Instant),
+    /// What the engines' clock started from, and when; of several, the one that is ahead.
+    base: Base,
+    /// Engines that were made after a step back, and the timestamp that they have to pass first.
+    late: Option<(Base, Duration)>,
 }
+
+/// What an engine's clock started from, and when.
+type Base = (Duration, Instant);
 
 impl Clock {
     /// For engines made now, when the wall clock says `wall`; `mark` was read from disk.
     #[must_use]
     pub fn new(mark: Option<Mark>, wall: Duration, now: Instant) -> Self {
-        Self { mark: mark.unwrap_or_default(), base: (wall, now) }
+        Self { mark: mark.unwrap_or_default(), base: (wall, now), late: None }
     }
 
     /// Looks at the clocks; to be called every few seconds. Raises the mark while all is fine.
     pub fn check(&mut self, wall: Duration, now: Instant) -> Verdict {
-        let stamp = self.stamp(now);
-        if stamp >= self.mark.0 {
-            self.mark = Mark(stamp);
+        let ahead = stamp(self.base, now);
+        let (lowest, passes) = self.late.map_or((ahead, self.mark.0), |(base, passes)| (stamp(base, now), passes));
+        self.mark = self.mark.max(Mark(ahead));
+        if lowest >= passes {
+            self.late = None;
             Verdict::Fine
         } else if wall > self.mark.0 {
             Verdict::Recreate
         } else {
-            Verdict::Behind(self.mark.0 - stamp.max(wall))
+            Verdict::Behind(passes - lowest.max(wall.min(passes)))
         }
     }
 
-    /// The engines were made anew at `now`, when the wall clock said `wall`.
+    /// All engines were made anew at `now`, when the wall clock said `wall`.
     pub const fn recreated(&mut self, wall: Duration, now: Instant) {
         self.base = (wall, now);
+        self.late = None;
+    }
+
+    /// Some engines were made at `now`, when the wall clock said `wall`; the others go on.
+    pub fn joined(&mut self, wall: Duration, now: Instant) {
+        let ahead = stamp(self.base, now);
+        if wall >= ahead {
+            self.base = (wall, now);
+        } else {
+            self.late = Some(((wall, now), self.mark.0.max(ahead)));
+        }
     }
 
     /// The highest timestamp that may have been sent: to be kept on disk.
@@ -67,11 +85,11 @@ impl Clock {
     pub const fn mark(&self) -> Mark {
         self.mark
     }
+}
 
-    fn stamp(&self, now: Instant) -> Duration {
-        let (wall, since) = self.base;
-        wall.saturating_add(now.saturating_duration_since(since))
-    }
+/// The timestamp of a handshake now.
+fn stamp((wall, since): Base, now: Instant) -> Duration {
+    wall.saturating_add(now.saturating_duration_since(since))
 }
 
 impl fmt::Display for Mark {
@@ -141,6 +159,34 @@ mod tests {
         let mut clock = Clock::new(Some(Mark(wall(100))), wall(0), start);
         assert_eq!(clock.check(wall(40), start + Duration::from_secs(40)), Verdict::Behind(Duration::from_secs(60)));
         assert_eq!(clock.check(wall(100), start + Duration::from_secs(100)), Verdict::Fine);
+    }
+
+    #[test]
+    fn engines_made_after_a_step_back_are_behind_until_they_pass_what_was_sent_by_then() {
+        let start = Instant::now();
+        let at = |s| start + Duration::from_secs(s);
+        let mut clock = Clock::new(None, wall(100), start);
+        assert_eq!(clock.check(wall(110), at(10)), Verdict::Fine);
+        clock.joined(wall(50), at(20));
+        assert_eq!(clock.check(wall(60), at(30)), Verdict::Behind(Duration::from_secs(60)));
+        assert_eq!(clock.mark(), Mark(wall(130)), "the others go on");
+        assert_eq!(clock.check(wall(119), at(89)), Verdict::Behind(Duration::from_secs(1)));
+        assert_eq!(clock.check(wall(120), at(90)), Verdict::Fine);
+        assert_eq!(clock.check(wall(121), at(91)), Verdict::Fine);
+        clock.joined(wall(60), at(92));
+        assert_eq!(clock.check(wall(300), at(93)), Verdict::Recreate, "the clock is right");
+        clock.recreated(wall(300), at(93));
+        assert_eq!(clock.check(wall(301), at(94)), Verdict::Fine);
+    }
+
+    #[test]
+    fn engines_made_after_a_step_forward_raise_the_mark() {
+        let start = Instant::now();
+        let mut clock = Clock::new(None, wall(0), start);
+        let later = start + Duration::from_secs(1);
+        clock.joined(wall(500), later);
+        assert_eq!(clock.check(wall(500), later), Verdict::Fine);
+        assert_eq!(clock.mark(), Mark(wall(500)));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arc_swap::{ArcSwapOption, Guard};
+use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 use parking_lot::Mutex;
 use zeroize::Zeroizing;
 
@@ -75,7 +75,7 @@ pub enum State {
 /// One tunnel's far machine: one WireGuard peer.
 pub struct Peer {
     id: PeerId,
-    name: String,
+    name: ArcSwap<String>,
     connection: u32,
     key: PublicKey,
     secrets: Mutex<Secrets>,
@@ -134,7 +134,7 @@ impl Peer {
         let lane = Lane::new(identity, config.remote, config.psk.as_ref(), config.slots, now);
         Self {
             id: config.id,
-            name: config.name,
+            name: ArcSwap::from_pointee(config.name),
             connection: config.connection,
             key: config.remote,
             secrets: Mutex::new(Secrets { identity: Arc::clone(identity), psk: config.psk }),
@@ -155,8 +155,8 @@ impl Peer {
 
     /// "connection/tunnel".
     #[must_use]
-    pub fn name(&self) -> &str {
-        &self.name
+    pub fn name(&self) -> Arc<String> {
+        self.name.load_full()
     }
 
     /// The number of its connection.
@@ -188,6 +188,12 @@ impl Peer {
         if self.move_to(&address) {
             self.schedule.lock().hurry();
         }
+    }
+
+    /// It was heard at this address a moment ago, by a process that is no more: its sessions are to be made anew.
+    pub fn recall(&self, address: Address, now: Instant) {
+        self.schedule.lock().recall(now);
+        self.set_address(address);
     }
 
     /// Follows an authenticated datagram; whether that is a change.
@@ -369,6 +375,27 @@ impl Peer {
         self.schedule.lock().set_keepalive(keepalive);
     }
 
+    /// What the configuration says of it now. Its sessions go on.
+    pub fn follow(&self, name: String, initiates: Initiates, configured_endpoint: bool, keepalive: Option<Duration>) {
+        self.name.store(Arc::new(name));
+        self.schedule.lock().follow(initiates, configured_endpoint, keepalive);
+    }
+
+    /// Our key is another from now on; the sessions of the old one serve until the first new one.
+    pub fn take_identity(&self, identity: &Arc<Identity>, now: Instant) {
+        let mut secrets = self.secrets.lock();
+        secrets.identity = Arc::clone(identity);
+        self.lane.replace(identity, secrets.psk.as_ref(), now);
+        let mut schedule = self.schedule.lock();
+        schedule.set_smaller(*identity.public() < self.key);
+        schedule.hurry();
+    }
+
+    /// We send from somewhere else now: the next tick tells a peer with whom there is a session, and tries the others.
+    pub fn announce(&self) {
+        self.schedule.lock().announce();
+    }
+
     /// Starts over with the wall clock of now (see [`super::clock`]); the old sessions serve until the first new one.
     pub fn recreate(&self, now: Instant) {
         let secrets = self.secrets.lock();
@@ -381,7 +408,7 @@ impl std::fmt::Debug for Peer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Peer")
             .field("id", &self.id)
-            .field("name", &self.name)
+            .field("name", &self.name())
             .field("key", &self.key)
             .finish_non_exhaustive()
     }

@@ -45,8 +45,9 @@ impl Net {
         let key = directory.join(format!("{}.key", file.name));
         write_secret(&key, &format!("{}\n", *site.key.reveal()), 0o600);
         let path = directory.join(format!("{}.toml", file.name));
-        fs::write(&path, file.text(key.to_str().unwrap())).unwrap();
-        Daemon { host: &site.gateway, directory, file: path, log_level: "info", wg: false, child: None }
+        let daemon = Daemon { host: &site.gateway, directory, file: path, log_level: "info", wg: false, child: None };
+        daemon.write(file);
+        daemon
     }
 
     /// Starts both ends of two sites and waits until both are up.
@@ -89,6 +90,11 @@ impl Daemon<'_> {
         command
     }
 
+    /// Writes its file anew. It takes no notice until it reloads.
+    pub fn write(&self, file: &File) {
+        fs::write(&self.file, file.text(self.key_file().to_str().unwrap())).unwrap();
+    }
+
     pub fn start(&mut self) {
         self.start_by(self.command(&[]));
     }
@@ -121,6 +127,11 @@ impl Daemon<'_> {
 
     pub fn key_file(&self) -> PathBuf {
         self.file.with_extension("key")
+    }
+
+    /// The gateway that it runs in.
+    pub fn host(&self) -> &Host {
+        self.host
     }
 
     pub fn directory(&self) -> &Path {
@@ -160,6 +171,20 @@ impl Daemon<'_> {
         let mut command = Command::new(LINKSPAN);
         command.args(["status", "--socket"]).arg(self.socket()).args(arguments);
         finish(command, seconds(10))
+    }
+
+    /// `linkspan reload`.
+    pub fn reload(&self) -> Finished {
+        let mut command = Command::new(LINKSPAN);
+        command.args(["reload", "--socket"]).arg(self.socket());
+        finish(command, seconds(30))
+    }
+
+    /// `linkspan check --diff`.
+    pub fn compare(&self) -> Finished {
+        let mut command = Command::new(LINKSPAN);
+        command.args(["check", "--diff", "--socket"]).arg(self.socket());
+        finish(command, seconds(30))
     }
 
     /// Its state; none while it does not answer.

@@ -21,6 +21,7 @@ pub mod file;
 pub mod flood;
 pub mod host;
 pub mod machine;
+pub mod manager;
 pub mod monitored;
 pub mod net;
 pub mod paced;

@@ -41,10 +41,27 @@ impl Status {
         self.tunnel(connection)["endpoint"].as_str().unwrap_or_default().to_owned()
     }
 
+    /// Seconds since the daemon's start.
+    pub fn uptime(&self) -> u64 {
+        self.0["uptime_s"].as_u64().expect("it is there")
+    }
+
+    /// Seconds since the tunnel's last handshake; none = there was none.
+    pub fn last_handshake(&self, connection: usize) -> Option<u64> {
+        self.tunnel(connection)["last_handshake_s"].as_u64()
+    }
+
     /// Packets dropped for this reason (a key of `Reason`) since the start.
     pub fn dropped(&self, reason: &str) -> u64 {
         let all = self.0["drops"].as_array().expect("drops are listed");
         all.iter().find(|drop| drop["reason"] == reason).map_or(0, |drop| drop["packets"].as_u64().unwrap())
+    }
+
+    /// Packets dropped since the start for any reason but these.
+    pub fn dropped_but(&self, reasons: &[&str]) -> u64 {
+        let all = self.0["drops"].as_array().expect("drops are listed").iter();
+        let others = all.filter(|drop| !reasons.contains(&drop["reason"].as_str().unwrap()));
+        others.map(|drop| drop["packets"].as_u64().unwrap()).sum()
     }
 
     /// All drops there were, for messages.

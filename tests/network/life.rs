@@ -16,14 +16,14 @@ use crate::harness::wg::{socket_of, unique_name};
 use crate::harness::*;
 
 /// A TCP connection that carries markers without pause, from one LAN to the other.
-struct Stream {
+pub(crate) struct Stream {
     received: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Stream {
-    fn start(net: &Net) -> Self {
+    pub(crate) fn start(net: &Net) -> Self {
         let listener = net.lan(B).listen(at(net.site(B).lan4(), 0));
         let out = net.lan(A).connect(listener.local_addr().unwrap(), seconds(10));
         let (back, _) = listener.accept().unwrap();
@@ -36,7 +36,7 @@ impl Stream {
     }
 
     /// Waits until more has arrived than had until now.
-    fn lives(&self, within: Duration) {
+    pub(crate) fn lives(&self, within: Duration) {
         let before = self.received.load(Ordering::Relaxed);
         // More than what may have waited in the receiver's buffers.
         eventually(within, "the TCP connection lives", || {
@@ -45,7 +45,7 @@ impl Stream {
     }
 
     /// Ends it; every byte that was sent must have been right.
-    fn finish(mut self) {
+    pub(crate) fn finish(mut self) {
         self.stop.store(true, Ordering::Relaxed);
         for thread in self.threads.drain(..) {
             thread.join().unwrap();

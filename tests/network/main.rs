@@ -7,6 +7,7 @@
 mod harness;
 
 mod admin;
+mod clock;
 mod faults;
 mod flood;
 mod hostile;
@@ -18,6 +19,8 @@ mod loss;
 mod monitoring;
 mod outer;
 mod privileges;
+mod reload;
+mod restart;
 mod roaming;
 mod routing;
 mod secrets;

@@ -8,6 +8,7 @@ use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use linkspan::tunnel::key::PresharedKey;
 use nix::sys::signal::Signal;
 
 use crate::harness::daemon::{Daemon, LINKSPAN, write_secret};
@@ -148,9 +149,40 @@ fn ready_is_said_only_when_device_routes_and_sockets_are_up() {
     service.told("WATCHDOG=1");
     service.told("WATCHDOG=1");
     a.signal(Signal::SIGHUP);
+    service.told("RELOADING=1");
+    service.told("READY=1");
     a.signal(Signal::SIGTERM);
     service.told("STOPPING=1");
     assert!(a.wait_exit(seconds(5)).success());
+}
+
+/// The service manager's credential is as old as the start, and the daemon is not root.
+#[test]
+fn a_reload_keeps_keys_that_the_daemon_may_no_longer_read_and_says_so() {
+    let Some(net) = Net::two_sites() else { return };
+    let service = Service::new(&net);
+    let mut a = service.daemon();
+    let psk = service.folder.join("shared.psk");
+    write_secret(&psk, &PresharedKey::generate().unwrap().reveal(), 0o400);
+    chown(&psk, Some(NOBODY), None).unwrap();
+    let mut file = net.file(A, &[B]);
+    file.connections[0].tunnel.push(format!("preshared_key_file = {psk:?}"));
+    a.write(&file);
+    a.start_by(service.command(&a, &[]));
+    service.told("READY=1");
+    chown(&psk, Some(0), None).unwrap();
+    a.write(&file.clone().with("mtu = 1380"));
+    let said = a.reload();
+    assert!(said.status.success() && said.stdout.contains("mtu auto -> 1380"), "{said:?}");
+    assert!(said.stderr.contains("can no longer be read") && said.stderr.lines().count() == 1, "{said:?}");
+    // A key that it never had is another matter.
+    let other = service.folder.join("other.psk");
+    write_secret(&other, &PresharedKey::generate().unwrap().reveal(), 0o400);
+    file.connections[0].tunnel = vec![format!("preshared_key_file = {other:?}")];
+    a.write(&file);
+    let said = a.reload();
+    assert!(said.status.code() == Some(1) && said.stderr.contains("permission denied"), "{said:?}");
+    a.stop();
 }
 
 #[test]

@@ -5,18 +5,25 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::*;
 use crate::control::http::{BODY_BYTES, CONNECTIONS, DEADLINE, HEADER_BYTES};
+use crate::control::reload::Outcome;
 use crate::control::status::tests::example;
-use crate::control::status_client::{fetch, log_level, set_log_level};
+use crate::control::status_client::{self, fetch, log_level, set_log_level};
 
 /// A daemon that is always the same, but for its log.
 #[derive(Default)]
 struct Example {
     asked: Cell<u32>,
     level: RefCell<String>,
+    /// No longer there for a reload.
+    stopping: bool,
+}
+
+fn told(outcome: Outcome) -> Answer {
+    Answer { outcome, changes: vec!["~ a".into()], notes: vec![], why: None }
 }
 
 impl Answers for Example {
@@ -33,6 +40,13 @@ impl Answers for Example {
         anyhow::ensure!(level != "loud", "not a log level: \"loud\"");
         level.clone_into(&mut self.level.borrow_mut());
         Ok(())
+    }
+
+    async fn reload(&self, wish: Wish) -> Option<Answer> {
+        // Longer than a client may take.
+        sleep(if self.stopping { Duration::ZERO } else { DEADLINE + Duration::from_secs(1) }).await;
+        let outcome = if wish == Wish::Reload { Outcome::Failed } else { Outcome::Different };
+        (!self.stopping).then(|| told(outcome))
     }
 }
 
@@ -218,4 +232,23 @@ async fn a_successors_socket_is_left_alone() {
     drop(first);
     assert!(path.exists());
     drop(second);
+}
+
+#[tokio::test]
+async fn a_reload_waits_for_its_answer_and_tells_the_wish_by_the_method() {
+    let folder = folder();
+    let path = folder.path().join("s");
+    let reload = async |wish| status_client::reload(&path, wish).await;
+    with_server(&path, async {
+        let (reloaded, compared) = tokio::join!(reload(Wish::Reload), reload(Wish::Compare));
+        assert_eq!(reloaded.unwrap(), told(Outcome::Failed));
+        assert_eq!(compared.unwrap(), told(Outcome::Different));
+    })
+    .await;
+    let server = StatusServer::bind(&path).unwrap();
+    let daemon = Example { stopping: true, ..Example::default() };
+    tokio::select! {
+        () = server.serve(&daemon) => unreachable!(),
+        gone = reload(Wish::Reload) => assert_eq!(gone.unwrap_err().to_string(), "the daemon is stopping"),
+    }
 }

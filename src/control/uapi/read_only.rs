@@ -1,58 +1,35 @@
 //! What `wg show` sees of a daemon whose file is the truth. `wg set` is refused.
 
 use std::cell::RefCell;
-use std::sync::Arc;
 
 use ipnet::IpNet;
 use tracing::warn;
 
-use super::{Device, Handshakes, peer_answer};
+use super::{Device, peer_answer};
 use crate::config::uapi::{Change, DeviceAnswer, Refusal};
-use crate::config::{Config, Connection, Tunnel};
-use crate::control::tunnels::Tunnels;
-use crate::sys::udp::Group;
-use crate::tunnel::Identity;
+use crate::config::{Connection, Tunnel};
+use crate::control::in_force::InForce;
 
 /// A daemon that takes no changes.
-pub(in crate::control) struct ReadOnly<'d> {
-    config: &'d Config,
-    identity: Arc<Identity>,
-    sockets: Group,
-    tunnels: &'d RefCell<Tunnels>,
-    /// One a tunnel.
-    handshakes: Vec<Handshakes>,
-}
-
-impl<'d> ReadOnly<'d> {
-    pub(in crate::control) fn new(
-        config: &'d Config,
-        identity: Arc<Identity>,
-        sockets: Group,
-        tunnels: &'d RefCell<Tunnels>,
-    ) -> Self {
-        let handshakes = config.tunnels().map(|_| Handshakes::default()).collect();
-        Self { config, identity, sockets, tunnels, handshakes }
-    }
-}
+pub(in crate::control) struct ReadOnly<'d>(pub(in crate::control) &'d RefCell<InForce>);
 
 impl Device for ReadOnly<'_> {
     fn answer(&self) -> DeviceAnswer {
-        let tunnels = self.tunnels.borrow();
-        let watches = tunnels.iter().zip(&self.handshakes).zip(self.config.tunnels());
-        let peers = watches.map(|((watch, handshakes), (connection, tunnel))| {
-            peer_answer(&watch.peer, handshakes, allowed_ips(connection, tunnel))
+        let now = self.0.borrow();
+        let peers = now.tunnels.iter().zip(now.config.tunnels()).map(|(watch, (connection, tunnel))| {
+            peer_answer(&watch.peer, &watch.handshakes, allowed_ips(connection, tunnel))
         });
         DeviceAnswer {
-            private_key: Some(self.identity.reveal_hex()),
-            listen_port: self.sockets.port,
-            fwmark: self.sockets.mark(),
+            private_key: Some(now.identity.reveal_hex()),
+            listen_port: now.sockets.port,
+            fwmark: now.sockets.mark(),
             peers: peers.collect(),
         }
     }
 
     fn change(&self, _: Change) -> Result<(), Refusal> {
-        let name = &self.config.interface.name;
-        warn!("`wg set {name}` refused: the configuration file is the truth; edit it and restart the daemon");
+        let name = &self.0.borrow().config.interface.name;
+        warn!("`wg set {name}` refused: the configuration file is the truth; edit it, then: linkspan reload {name}");
         Err(Refusal::NotPermitted)
     }
 }

@@ -101,6 +101,12 @@ impl Live {
         self.plane.wake_timers();
     }
 
+    /// The next attempts need not wait.
+    pub(super) fn hurry(&self) {
+        self.state.borrow().peers.iter().for_each(|peer| peer.hurry());
+        self.plane.wake_timers();
+    }
+
     /// Follows the interface. Down, it has no port and no sessions, as in the kernel.
     pub(super) fn follow(&self, link: LinkState) {
         let mut state = self.state.borrow_mut();

@@ -16,7 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 use tracing::{info, warn};
 
-use super::clock::ClockWatch;
+use super::clock::{ClockWatch, Look};
 use super::dead_ends;
 use super::limits;
 use super::log;
@@ -171,8 +171,10 @@ impl Keeper {
 
     fn look_at_clock(&self, device: &Live) {
         let now = Instant::now();
-        if self.clock.borrow_mut().look(now) {
-            device.recreate(now);
+        match self.clock.borrow_mut().look(now) {
+            Look::Recreate => device.recreate(now),
+            Look::RightAgain => device.hurry(),
+            Look::Fine => {}
         }
     }
 }

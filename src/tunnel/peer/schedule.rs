@@ -62,6 +62,8 @@ pub(super) struct Schedule {
     owes_keepalive: bool,
     /// When a packet last waited for a session.
     demand: Option<Instant>,
+    /// When the peer was heard by the process before this one.
+    recalled: Option<Instant>,
     /// The jitter of the newest session's renewal, and that session's age when it was last looked at.
     renewal: (Duration, Duration),
 }
@@ -78,6 +80,7 @@ impl Schedule {
             wish: false,
             owes_keepalive: false,
             demand: None,
+            recalled: None,
             renewal,
         }
     }
@@ -92,6 +95,11 @@ impl Schedule {
         self.demand = Some(now);
     }
 
+    /// The peer was heard by the process before this one.
+    pub(super) const fn recall(&mut self, now: Instant) {
+        self.recalled = Some(now);
+    }
+
     pub(super) const fn keepalive(&self) -> Option<Duration> {
         self.policy.keepalive
     }
@@ -100,6 +108,23 @@ impl Schedule {
     pub(super) const fn set_keepalive(&mut self, keepalive: Option<Duration>) {
         self.owes_keepalive = keepalive.is_some() && (self.owes_keepalive || self.policy.keepalive.is_none());
         self.policy.keepalive = keepalive;
+    }
+
+    /// The configuration has changed.
+    pub(super) const fn follow(&mut self, initiates: Initiates, configured: bool, keepalive: Option<Duration>) {
+        self.policy.initiates = initiates;
+        self.policy.configured = configured;
+        self.set_keepalive(keepalive);
+    }
+
+    pub(super) const fn set_smaller(&mut self, smaller: bool) {
+        self.policy.smaller = smaller;
+    }
+
+    /// The peer is to hear from us as soon as may be.
+    pub(super) const fn announce(&mut self) {
+        self.owes_keepalive = true;
+        self.hurry();
     }
 
     /// The peer may be elsewhere now: the next attempt need not wait.
@@ -146,13 +171,13 @@ impl Schedule {
 
     /// Whether we may initiate at all.
     pub(super) fn is_active(&self, now: Instant, view: &LaneView) -> bool {
+        let fresh = |then| now.saturating_duration_since(then) < PATIENCE;
         match self.policy.initiates {
             Initiates::Always => true,
-            Initiates::WhenHeard => view.last_receive.is_some_and(|age| age < PATIENCE),
-            Initiates::OnDemand => {
-                let fresh = |demand| now.saturating_duration_since(demand) < PATIENCE;
-                view.session || self.policy.keepalive.is_some() || self.demand.is_some_and(fresh)
+            Initiates::WhenHeard => {
+                view.last_receive.is_some_and(|age| age < PATIENCE) || self.recalled.is_some_and(fresh)
             }
+            Initiates::OnDemand => view.session || self.policy.keepalive.is_some() || self.demand.is_some_and(fresh),
         }
     }
 

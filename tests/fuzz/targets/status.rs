@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use linkspan::control::log;
+use linkspan::control::reload::{Answer, Wish};
 use linkspan::control::status::Status;
 use linkspan::control::status_server::{Answers, StatusServer};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -28,6 +29,10 @@ impl Answers for Fixed {
 
     fn set_log_level(&self, level: &str) -> anyhow::Result<()> {
         log::check(level)
+    }
+
+    async fn reload(&self, _: Wish) -> Option<Answer> {
+        None
     }
 }
 
