@@ -45,14 +45,19 @@ impl Stream {
         });
     }
 
-    /// Ends it; it must have lived. The longest time without a byte.
-    pub fn finish(mut self) -> Duration {
+    /// It must live. The longest time without a byte since this was last asked.
+    pub fn longest_pause(&self) -> Duration {
+        self.lives();
+        std::mem::take(&mut *self.longest.lock().unwrap())
+    }
+
+    /// Ends it; neither end may have met an error.
+    pub fn finish(mut self) {
         self.lives();
         self.stop.store(true, Ordering::Relaxed);
         for thread in self.threads.drain(..) {
             thread.join().unwrap();
         }
-        *self.longest.lock().unwrap()
     }
 }
 

@@ -9,11 +9,11 @@ use crate::package::{NEXT, PACKAGES};
 use crate::sites::{linked, networks, networks_reach_each_other};
 use crate::stream::Stream;
 
-/// For how long at the most nothing may arrive, on a busy machine.
-const LONGEST: Duration = Duration::from_secs(2);
+/// For how long a restart may keep packets back, and for how long on a machine that is busy with something else.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(300), Duration::from_secs(2));
 
 #[test]
-fn a_reload_and_a_restart_break_no_connection() {
+fn a_reload_keeps_the_process_and_the_connection() {
     let Some(net) = networks() else { return };
     let machines = linked(&net);
     let a = &machines[A];
@@ -21,11 +21,29 @@ fn a_reload_and_a_restart_break_no_connection() {
     let stream = Stream::start(&net);
     stream.lives();
     a.run("systemctl reload linkspan@wan0");
-    stream.lives();
+    stream.finish();
     assert_eq!(a.daemon(), before);
-    a.run("systemctl restart linkspan@wan0");
-    assert_ne!(a.daemon(), before);
-    has_hardly_paused(stream);
+}
+
+#[test]
+fn restarts_with_more_and_with_fewer_workers_break_no_connection_and_keep_the_interface() {
+    let Some(net) = networks() else { return };
+    let machines = linked(&net);
+    let a = &machines[A];
+    a.run("sed -i '1i [interface]\\nworkers = 2\\n' /etc/linkspan/wan0.toml");
+    let index = a.run("cat /sys/class/net/wan0/ifindex");
+    let stream = Stream::start(&net);
+    let restarted = [2, 3, 1, 1].map(|workers| {
+        a.run(&format!("sed -i 's/^workers = .*/workers = {workers}/' /etc/linkspan/wan0.toml"));
+        let pause = has_hardly_paused(a, &stream, "systemctl restart linkspan@wan0");
+        a.wait_up(seconds(30));
+        assert_eq!(a.run("cat /sys/class/net/wan0/ifindex"), index, "it is the same interface");
+        let stored = a.run("systemctl show --value -p NFileDescriptorStore linkspan@wan0");
+        assert_eq!(stored.trim(), workers.to_string(), "every queue is stored once");
+        pause
+    });
+    stream.finish();
+    most_are_short(&restarted);
 }
 
 #[test]
@@ -33,14 +51,15 @@ fn an_upgrade_restarts_what_runs_and_breaks_no_connection() {
     let Some(net) = networks() else { return };
     let machines = linked(&net);
     let a = &machines[A];
-    let before = a.daemon();
     let stream = Stream::start(&net);
-    stream.lives();
-    upgrade(a);
-    has_hardly_paused(stream);
-    assert_ne!(a.daemon(), before);
+    let file = offer_next(a);
+    let upgraded = ["", "--reinstall", "--reinstall"]
+        .map(|option| has_hardly_paused(a, &stream, &format!("apt install {option} ./{file} 2>&1")));
+    assert!(a.run("dpkg-query --show linkspan").contains(NEXT));
     let program = fs::read_link(format!("/proc/{}/exe", a.daemon().unwrap())).unwrap();
     assert!(!program.to_str().unwrap().contains("deleted"), "{}", program.display());
+    stream.finish();
+    most_are_short(&upgraded);
 }
 
 #[test]
@@ -59,16 +78,31 @@ fn an_upgrade_leaves_running_what_the_new_version_would_refuse() {
     a.wait_up(seconds(30));
 }
 
-fn has_hardly_paused(stream: Stream) {
-    let longest = stream.finish();
-    eprintln!("nothing arrived for {longest:?}");
-    assert!(longest <= LONGEST, "{longest:?}");
+/// Another process takes over by this command: for how long nothing arrived.
+fn has_hardly_paused(machine: &Machine<'_>, stream: &Stream, command: &str) -> Duration {
+    stream.longest_pause();
+    let before = machine.daemon();
+    machine.run(command);
+    assert_ne!(machine.daemon(), before, "{command}");
+    stream.longest_pause()
+}
+
+/// Some may have met a machine that was busy; none waited for a timer of the tunnel's.
+fn most_are_short(pauses: &[Duration]) {
+    eprintln!("nothing arrived for {pauses:?}");
+    assert!(pauses.iter().min().unwrap() <= &PAUSE.0 && pauses.iter().max().unwrap() <= &PAUSE.1, "{pauses:?}");
+}
+
+/// The package of the next version, in /root: its file's name.
+fn offer_next(machine: &Machine<'_>) -> &'static str {
+    let file = PACKAGES.next.file_name().unwrap().to_str().unwrap();
+    fs::copy(&PACKAGES.next, machine.path("/root").join(file)).unwrap();
+    file
 }
 
 /// To the next version: what that says.
 fn upgrade(machine: &Machine<'_>) -> String {
-    let file = PACKAGES.next.file_name().unwrap().to_str().unwrap();
-    fs::copy(&PACKAGES.next, machine.path("/root").join(file)).unwrap();
+    let file = offer_next(machine);
     let said = machine.run(&format!("apt install ./{file} 2>&1"));
     assert!(machine.run("dpkg-query --show linkspan").contains(NEXT));
     said
