@@ -53,13 +53,17 @@ fn assert_the_folder_of_wg_is_untouched() {
     }
 }
 
-fn assert_nothing_is_left(demo: u32) {
-    assert_the_folder_of_wg_is_untouched();
+fn assert_no_daemon_is_left(demo: u32) {
     let deadline = Instant::now() + Duration::from_secs(5);
     while daemons(demo) > 0 {
         assert!(Instant::now() < deadline, "a daemon is left");
         thread::sleep(Duration::from_millis(20));
     }
+}
+
+fn assert_nothing_is_left(demo: u32) {
+    assert_the_folder_of_wg_is_untouched();
+    assert_no_daemon_is_left(demo);
     for parent in ["/run", "/tmp"] {
         assert!(!Path::new(parent).join(format!("linkspan-demo-{demo}")).exists(), "the folder is left");
     }
@@ -116,6 +120,7 @@ fn a_killed_demo_takes_its_daemons_along() {
     wait_for(&mut demo, "tunnel up");
     demo.kill().unwrap();
     demo.wait().unwrap();
+    assert_no_daemon_is_left(id);
     // The next demo would remove it.
     let _ = fs::remove_dir_all(format!("/run/linkspan-demo-{id}"));
     assert_nothing_is_left(id);

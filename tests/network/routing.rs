@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use crate::harness::daemon::LINKSPAN;
 use crate::harness::file::File;
 use crate::harness::packets::noise;
 use crate::harness::traffic::{pings_pass, tcp_transfer};
@@ -78,12 +79,8 @@ fn an_endpoint_inside_an_ipv6_default_route_does_not_loop() {
     the_endpoint_lies_inside(&["::/0"], Site::endpoint6);
 }
 
-/// The commands of the README, as they stand there.
 #[test]
-fn what_a_crash_leaves_is_removed_by_the_commands_of_the_readme() {
-    const README: &str = include_str!("../../README.md");
-    let (_, rest) = README.split_once("To be rid of it by hand:\n\n```sh\n").unwrap();
-    let (commands, _) = rest.split_once("```").unwrap();
+fn what_a_crash_leaves_is_removed_by_forget() {
     let Some(net) = Net::two_sites() else { return };
     let before = net.gateway(A).footprint();
     let mut file = net.file(A, &[B]);
@@ -92,7 +89,7 @@ fn what_a_crash_leaves_is_removed_by_the_commands_of_the_readme() {
     a.kill();
     let left = net.gateway(A).footprint();
     assert!(left.contains("unreachable 10.2.0.0/16") && left.contains("fwmark"), "{left}");
-    net.gateway(A).ask("sh", &["-ec", commands]);
+    net.gateway(A).ask(LINKSPAN, &["forget", &file.name]);
     assert_eq!(net.gateway(A).footprint(), before);
 }
 
