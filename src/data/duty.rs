@@ -1,4 +1,4 @@
-//! Which thread of a worker serves its queue: the one that has the lock.
+//! Which of a worker's two threads serves its queue.
 //!
 //! While there is little to carry, the inbound thread carries both ways, so that a packet and its answer wake up one
 //! thread and not two. Where there is much, it calls the outbound thread, which then has the queue for itself until
@@ -7,6 +7,7 @@
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -25,8 +26,11 @@ use crate::sys::tun::Queue;
 /// A worker's queue, and who serves it.
 pub(super) struct Duty {
     queue: Arc<Queue>,
+    /// Who has the duty has the lock; nobody ever waits for it longer than a turn takes.
     outbound: Mutex<Outbound>,
-    /// The outbound thread is to take over.
+    /// The outbound thread has the duty, or is about to wake up and take it.
+    away: AtomicBool,
+    /// Wakes up the outbound thread.
     call: EventFd,
     /// Wakes up the inbound thread.
     inbound: Arc<EventFd>,
@@ -34,16 +38,18 @@ pub(super) struct Duty {
 
 impl Duty {
     pub(super) fn new(queue: Arc<Queue>, outbound: Outbound, inbound: Arc<EventFd>) -> io::Result<Self> {
-        Ok(Self { queue, outbound: Mutex::new(outbound), call: EventFd::new()?, inbound })
+        Ok(Self { queue, outbound: Mutex::new(outbound), away: AtomicBool::new(false), call: EventFd::new()?, inbound })
     }
 
     /// For the inbound thread: carries what is there, unless the other thread does.
     pub(super) fn stand_in(&self) -> Took {
-        let Some(mut outbound) = self.outbound.try_lock() else { return Took::Nothing };
+        if self.is_away() {
+            return Took::Nothing;
+        }
         // An error is for the outbound thread, too: it may wait.
-        let took = outbound.turn().unwrap_or(Took::Much);
-        drop(outbound);
+        let took = self.outbound.lock().turn().unwrap_or(Took::Much);
         if took == Took::Much {
+            self.away.store(true, Ordering::Release);
             self.call.notify();
         }
         took
@@ -56,7 +62,12 @@ impl Duty {
 
     /// Whether the outbound thread serves the queue. When it gives it back, it wakes up the inbound thread.
     pub(super) fn is_away(&self) -> bool {
-        self.outbound.is_locked()
+        self.away.load(Ordering::Acquire)
+    }
+
+    fn give_back(&self) {
+        self.away.store(false, Ordering::Release);
+        self.inbound.notify();
     }
 }
 
@@ -78,7 +89,7 @@ impl OutboundThread {
             self.counters.beat();
             if self.duty.call.drain() {
                 self.serve();
-                self.duty.inbound.notify();
+                self.duty.give_back();
             } else {
                 self.sleep(self.duty.call.as_fd(), super::HEARTBEAT);
             }

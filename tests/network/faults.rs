@@ -47,6 +47,10 @@ impl<'n> Linked<'n> {
         let inject = format!("inject={fault}");
         let mut command = Command::new("strace");
         command.args(["-qq", "-s", "0", "-e", "signal=none", "-e", &inject, "-p", &task.to_string(), "-o"]).arg(&trace);
+        if fault.starts_with("read:") {
+            // Not what one thread tells another.
+            command.args(["-P", "/dev/net/tun"]);
+        }
         let tracer = command.spawn().expect("strace runs");
         let status = format!("/proc/{}/task/{task}/status", self.a.pid());
         let is_traced = || !fs::read_to_string(&status).unwrap().contains("TracerPid:\t0\n");
