@@ -31,7 +31,7 @@ impl Config {
 pub struct Interface {
     /// Name of the file and of the network interface; 1 to 15 bytes.
     pub name: String,
-    /// Where the private key is; read only when the daemon starts.
+    /// Where the private key is; read when the daemon starts, and at a reload.
     pub private_key_file: PathBuf,
     /// UDP port on which datagrams arrive and from which they leave; 1,024 or above.
     pub listen_port: u16,

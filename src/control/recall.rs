@@ -34,10 +34,6 @@ impl Recall {
         self.places.get(&key.to_string()).copied()
     }
 
-    pub(super) fn knows(&self, key: &PublicKey) -> bool {
-        self.of(key).is_some()
-    }
-
     /// While the daemon runs.
     pub(super) fn write_at_times(&mut self, tunnels: &Tunnels, now: Instant) {
         if self.looked.is_none_or(|looked| now.saturating_duration_since(looked) >= WRITE) {

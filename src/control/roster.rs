@@ -110,8 +110,9 @@ impl Roster {
 }
 
 /// Makes `peers`, those of `config`, follow it. Whose preshared key becomes another gets a new session before the old
-/// one goes.
-pub(super) fn follow(config: &Config, peers: &[Arc<Peer>], preshared: Preshared, now: Instant) {
+/// one goes; whether there is such a one.
+pub(super) fn follow(config: &Config, peers: &[Arc<Peer>], preshared: Preshared, now: Instant) -> bool {
+    let mut begins = false;
     for (((connection, tunnel), peer), psk) in config.tunnels().zip(peers).zip(preshared) {
         let configured = tunnel.endpoint.is_some();
         peer.follow(name(connection, tunnel), initiates(connection), configured, tunnel.keepalive);
@@ -122,8 +123,10 @@ pub(super) fn follow(config: &Config, peers: &[Arc<Peer>], preshared: Preshared,
         };
         if !peer.has_psk(psk.as_ref()) {
             peer.set_psk(psk, now);
+            begins = true;
         }
     }
+    begins
 }
 
 /// Whom each network belongs to: what is behind the far end to the connection, its inside address to the tunnel.
@@ -229,9 +232,9 @@ mod tests {
         let key = PresharedKey::generate().unwrap();
         let again = PresharedKey::parse(&key.reveal()).unwrap();
         let replacing = || peers[0].lane.view(Instant::now()).replacing;
-        follow(&one, &peers, vec![Setting::Clear], Instant::now());
+        assert!(!follow(&one, &peers, vec![Setting::Clear], Instant::now()));
         assert!(!replacing());
-        follow(&one, &peers, vec![Setting::Set(key)], Instant::now());
+        assert!(follow(&one, &peers, vec![Setting::Set(key)], Instant::now()));
         assert!(replacing() && peers[0].has_psk(Some(&again)));
     }
 }

@@ -36,6 +36,7 @@ use super::{limits, report, routes, state};
 use crate::config::{Config, Endpoint};
 use crate::data::{Inputs, Plane};
 use crate::packet::Mtu;
+use crate::sys::tun::Offloads;
 use crate::sys::{process, udp};
 use crate::tunnel::{Gate, Identity, Table};
 
@@ -78,33 +79,19 @@ pub(super) async fn open(
     let server = StatusServer::bind(&options.socket)?;
     let metrics = MetricsServer::bind_if(config.interface.metrics).await?;
     let uapi = serve_wg(config, options, handed.wg_socket);
-    let configured: Vec<IpAddr> =
-        config.tunnels().filter_map(|(_, tunnel)| address_of(tunnel.endpoint.as_ref())).collect();
-    routing.before_device(config, &configured).await?.complete()?;
+    routing.before_device(config, &configured(config).collect::<Vec<_>>()).await?.complete()?;
 
     let workers = limits::workers(config.interface.workers);
     let (device, store) = Store::open(&config.interface, workers, handed.kept, options.keep)?;
     let offloads = device.offloads;
-    if config.interface.offload && !(offloads.tcp && offloads.udp) {
-        warn!(
-            "the kernel takes super-packets only in part ({}): slower, all else is the same",
-            report::words(offloads)
-        );
-    }
+    tell_if_less(config, offloads);
     // Before the first other thread, which would keep what it was born with.
     drop_privileges(config, options)?;
     let recall = Recall::read(options.state_dir.as_deref(), &config.interface.name);
-    let asked = config.tunnels().map(|(_, tunnel)| {
-        // Who was heard a moment ago is there still, most likely; the name is looked up beside the traffic.
-        tunnel.endpoint.as_ref().filter(|_| !(store.is_restart() && recall.knows(&tunnel.public_key)))
-    });
-    let resolved = resolve_names(asked).await;
-    let endpoints: Vec<IpAddr> = configured.into_iter().chain(resolved.iter().flatten().map(|a| a.ip())).collect();
+    let resolved = resolve_unless_recalled(config, &recall, store.is_restart()).await;
+    let endpoints = endpoints(config, &recall, &resolved);
     let mark = routes::mark(config, &endpoints);
-    let sockets = udp::bind(config.interface.listen_port, workers, mark)?;
-    if sockets.v6.is_empty() {
-        info!("this host has no IPv6: listening on IPv4 only");
-    }
+    let sockets = listen(config, workers, mark)?;
     let mtu = config.interface.mtu.unwrap_or(Mtu::DEFAULT);
     let up = Netlink::open()?.set_up(device.index, mtu).await;
     up.with_context(|| format!("cannot set up the interface with mtu {mtu}; is another program at it? start again"))?;
@@ -137,13 +124,51 @@ pub(super) async fn open(
     };
     let plane = Plane::start(inputs).context(NO_THREADS)?;
     // Only now: a start that fails has one line to say.
-    let uapi = uapi.unwrap_or_else(|error| {
-        warn!("`wg show` will not see this interface: {error:#}");
-        None
-    });
+    let uapi = uapi.unwrap_or_else(|error| without_wg(&error));
     let in_force = InForce { config: Rc::new(config.clone()), identity, gate, sockets, roster, tunnels, facts };
     let index = device.index;
     Ok(Opened { plane, table, in_force, index, mark, clock, recall, server, metrics, uapi, monitor, changed })
+}
+
+/// The endpoints that are addresses.
+fn configured(config: &Config) -> impl Iterator<Item = IpAddr> {
+    config.tunnels().filter_map(|(_, tunnel)| address_of(tunnel.endpoint.as_ref()))
+}
+
+/// Where far ends may be. Those recalled, too: else the first datagrams to them might go into the tunnel.
+fn endpoints(config: &Config, recall: &Recall, resolved: &[Vec<SocketAddr>]) -> Vec<IpAddr> {
+    let recalled = config.tunnels().filter_map(|(_, tunnel)| recall.of(&tunnel.public_key));
+    let found = recalled.chain(resolved.iter().flatten().copied()).map(|address| address.ip());
+    configured(config).chain(found).collect()
+}
+
+fn tell_if_less(config: &Config, offloads: Offloads) {
+    if config.interface.offload && !(offloads.tcp && offloads.udp) {
+        let words = report::words(offloads);
+        warn!("the kernel takes super-packets only in part ({words}): slower, all else is the same");
+    }
+}
+
+fn listen(config: &Config, workers: usize, mark: u32) -> anyhow::Result<udp::Group> {
+    let sockets = udp::bind(config.interface.listen_port, workers, mark)?;
+    if sockets.v6.is_empty() {
+        info!("this host has no IPv6: listening on IPv4 only");
+    }
+    Ok(sockets)
+}
+
+fn without_wg(error: &anyhow::Error) -> Option<UapiServer> {
+    warn!("`wg show` will not see this interface: {error:#}");
+    None
+}
+
+/// Who was heard a moment ago is there still, most likely: at a `restart`, the name is looked up beside the traffic.
+async fn resolve_unless_recalled(config: &Config, recall: &Recall, restart: bool) -> Vec<Vec<SocketAddr>> {
+    let asked = config.tunnels().map(|(_, tunnel)| {
+        let recalled = restart && recall.of(&tunnel.public_key).is_some();
+        tunnel.endpoint.as_ref().filter(|_| !recalled)
+    });
+    resolve_names(asked).await
 }
 
 /// What `sockets` can reach.

@@ -90,7 +90,7 @@ async fn exchange(path: &Path, method: Method, what: &str, body: &str) -> anyhow
     let body = Full::new(Bytes::copy_from_slice(body.as_bytes()));
     let request = Request::builder().method(method).uri(what).header(header::HOST, "localhost").body(body)?;
     let exchange = async {
-        let response = sender.send_request(request).await?;
+        let response = sender.send_request(request).await.map_err(|error| ended(path, &error))?;
         let code = response.status();
         let body = Limited::new(response.into_body(), BODY_BYTES).collect().await;
         Ok((code, body.map_err(|error| anyhow!("the daemon's answer: {error}"))?.to_bytes()))
@@ -98,6 +98,10 @@ async fn exchange(path: &Path, method: Method, what: &str, body: &str) -> anyhow
     // The connection makes no progress unless it is polled beside the request.
     let (_, answer) = futures_util::future::join(connection, exchange).await;
     answer
+}
+
+fn ended(path: &Path, error: &hyper::Error) -> anyhow::Error {
+    anyhow!("the daemon at {} ended before it answered; its log says why ({error})", path.display())
 }
 
 fn other_version(path: &Path) -> String {
@@ -110,11 +114,12 @@ fn line(body: &[u8]) -> String {
 
 fn refused(path: &Path, error: io::Error) -> anyhow::Error {
     let path = path.display();
-    #[expect(clippy::wildcard_enum_match_arm, reason = "dozens of kinds, three with a remedy")]
+    #[expect(clippy::wildcard_enum_match_arm, reason = "dozens of kinds, four with a remedy")]
     match error.kind() {
         io::ErrorKind::NotFound => anyhow!("no daemon is running: there is no {path}"),
         io::ErrorKind::ConnectionRefused => anyhow!("no daemon is running: nobody listens at {path}"),
         io::ErrorKind::PermissionDenied => anyhow!("permission denied: {path} is for root and the group linkspan"),
+        io::ErrorKind::WouldBlock => anyhow!("the daemon at {path} is asked by too many at once: ask again"),
         _ => anyhow!(error).context(format!("cannot connect to {path}")),
     }
 }
@@ -128,6 +133,15 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let error = fetch(&folder.path().join("s")).await.unwrap_err();
         assert!(error.to_string().starts_with("no daemon is running"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_daemon_that_ends_meanwhile_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s");
+        let listener = tokio::net::UnixListener::bind(&path).unwrap();
+        let (error, _) = tokio::join!(fetch(&path), async { drop(listener.accept().await.unwrap()) });
+        assert!(error.unwrap_err().to_string().contains("ended before it answered; its log says why"));
     }
 
     #[tokio::test]

@@ -242,6 +242,7 @@ fn what_the_kernel_refuses_is_undone_whole() {
     assert!(finished.stderr.contains("51999") && finished.stderr.contains("in use"), "{finished:?}");
     drop(taken);
     gateway.ip("route add 10.88.0.0/16 via 198.18.1.254 metric 50\n");
+    file = file.with("addresses = [\"169.254.12.1/30\", \"10.9.9.1/24\"]");
     file.connections[0].networks.extend(["10.87.0.0/16".to_owned(), "10.88.0.0/16".to_owned()]);
     file.connections[0].connection.push("route_source = \"none\"".into());
     let finished = refused(&net, &a, &file, 1);

@@ -68,15 +68,10 @@ fn forget(net: &Net, job: Option<&str>, result: &str) -> Finished {
 }
 
 /// The far end may have an endpoint or may have to be remembered: neither end waits for the other to notice.
-fn restarts(endpoint: bool) {
-    let Some(net) = Net::two_sites() else { return };
-    let mut file = net.file(A, &[B]);
-    if !endpoint {
-        file = file.endpoint(None::<String>);
-    }
-    let (mut manager, mut a, _b) = linked(&net, &file);
-    let (before, first) = (net.gateway(A).footprint(), index(&net));
-    let stream = Stream::start(&net);
+fn restarts(net: &Net, file: &File) {
+    let (mut manager, mut a, _b) = linked(net, file);
+    let (before, first) = (net.gateway(A).footprint(), index(net));
+    let stream = Stream::start(net);
     let mut outages = Vec::new();
     for _ in 0..3 {
         stream.lives(seconds(10));
@@ -92,7 +87,7 @@ fn restarts(endpoint: bool) {
         outages.push(paced.finish().longest_gap);
         a.wait_up();
         stream.lives(seconds(10));
-        assert_eq!((net.gateway(A).footprint(), index(&net)), (before.clone(), first.clone()));
+        assert_eq!((net.gateway(A).footprint(), index(net)), (before.clone(), first.clone()));
     }
     stream.finish();
     eprintln!("outages {outages:?}");
@@ -103,12 +98,24 @@ fn restarts(endpoint: bool) {
 
 #[test]
 fn a_restart_costs_a_moment_and_no_connection() {
-    restarts(true);
+    let Some(net) = Net::two_sites() else { return };
+    restarts(&net, &net.file(A, &[B]));
 }
 
 #[test]
 fn a_far_end_without_an_endpoint_is_found_again_where_it_was() {
-    restarts(false);
+    let Some(net) = Net::two_sites() else { return };
+    restarts(&net, &net.file(A, &[B]).endpoint(None::<String>));
+}
+
+/// The first datagram already must not go into the tunnel.
+#[test]
+fn a_far_end_with_a_name_and_within_the_networks_is_found_again_too() {
+    let Some(net) = Net::two_sites() else { return };
+    net.gateway(A).etc_hosts(&format!("{} vpn-b.example.com\n", net.site(B).endpoint4().ip()));
+    let mut file = net.file(A, &[B]).endpoint(Some("vpn-b.example.com:51820"));
+    file.connections[0].networks.push("198.18.0.0/15".into());
+    restarts(&net, &file);
 }
 
 #[test]

@@ -73,7 +73,7 @@ impl Keeper {
             Err(error) => return failed(error),
         };
         if let Err(error) = self.extend(&plan.config, &means).await {
-            self.undo(shared, &means.peers).await;
+            self.undo(shared, &plan.config, &means.peers).await;
             return failed(error);
         }
         let before = shared.config();
@@ -112,14 +112,15 @@ impl Keeper {
     }
 
     /// Back to what is in force.
-    async fn undo(&mut self, shared: &Shared, enrolled: &[Arc<Peer>]) {
+    async fn undo(&mut self, shared: &Shared, refused: &Config, enrolled: &[Arc<Peer>]) {
         let config = shared.config();
         let (known, sockets) = (shared.in_force.borrow().peers(), shared.in_force.borrow().sockets.clone());
         shared.in_force.borrow_mut().roster.release(enrolled, &known);
         let _ = sockets.set_mark(self.mark);
         let mtu = self.netlink.set_mtu(self.index, config.interface.mtu.unwrap_or(Mtu::DEFAULT)).await;
+        let addresses = self.routing.take_addresses(self.index, refused, &config).await;
         let routing = self.routing.running(&config, self.index, &self.endpoints).await;
-        for error in [mtu.err(), routing.err()].into_iter().flatten() {
+        for error in [mtu.err(), addresses.err(), routing.err()].into_iter().flatten() {
             warn!("cannot undo all that a refused reload did: {error}; trying again");
         }
         self.unsettled = true;
@@ -131,14 +132,17 @@ impl Keeper {
         let now = Instant::now();
         let mut guard = shared.in_force.borrow_mut();
         let in_force = &mut *guard;
+        let before = in_force.peers();
+        let mut begins = means.identity.is_some() || means.peers.iter().any(|peer| !is_among(peer, &before));
         if let Some(identity) = means.identity {
             in_force.gate = Arc::new(Gate::new(identity.public()));
             means.peers.iter().for_each(|peer| peer.take_identity(&identity, now));
             in_force.identity = identity;
         }
-        self.clock.joined(now);
-        roster::follow(&config, &means.peers, keys.preshared, now);
-        let before = in_force.peers();
+        begins |= roster::follow(&config, &means.peers, keys.preshared, now);
+        if begins {
+            self.clock.joined(now);
+        }
         in_force.tunnels.follow(&config, &means.peers, setup::families(&means.sockets), means.resolved);
         in_force.roster.release(&before, &means.peers);
         let moved = means.sockets.port != in_force.sockets.port;
@@ -164,6 +168,10 @@ impl Keeper {
             self.unsettled = true;
         }
     }
+}
+
+fn is_among(peer: &Arc<Peer>, others: &[Arc<Peer>]) -> bool {
+    others.iter().any(|other| Arc::ptr_eq(other, peer))
 }
 
 /// The data plane gets what is true now.
