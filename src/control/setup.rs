@@ -76,7 +76,6 @@ pub(super) async fn open(
     routing: &mut Reconciler,
 ) -> anyhow::Result<Opened> {
     let server = StatusServer::bind(&options.socket)?;
-    let metrics = MetricsServer::bind_if(config.interface.metrics).await?;
     let uapi = serve_wg(config, options, handed.wg_socket);
     let configured: Vec<IpAddr> =
         config.tunnels().filter_map(|(_, tunnel)| address_of(tunnel.endpoint.as_ref())).collect();
@@ -141,6 +140,7 @@ pub(super) async fn open(
         warn!("`wg show` will not see this interface: {error:#}");
         None
     });
+    let metrics = MetricsServer::open_if(config.interface.metrics).await;
     let in_force = InForce { config: Rc::new(config.clone()), identity, gate, sockets, roster, tunnels, facts };
     let index = device.index;
     Ok(Opened { plane, table, in_force, index, mark, clock, recall, server, metrics, uapi, monitor, changed })
