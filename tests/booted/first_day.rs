@@ -105,8 +105,12 @@ fn a_removal_keeps_the_configuration_and_an_installation_takes_it_up_again() {
     let machines = boot(&net, &root_of("bookworm").unwrap());
     link(&machines);
     let a = &machines[A];
+    // One that failed has left its networks closed.
+    a.run("echo nonsense >>/etc/linkspan/wan0.toml; ! systemctl restart linkspan@wan0");
+    assert!(a.run("ip route show proto 76").contains("unreachable"));
     a.run("apt remove --yes linkspan");
     assert!(!a.output(&["ip", "link", "show", "wan0"]).status.success(), "nothing runs without its program");
+    assert_eq!(a.run("ip route show proto 76; sed -i '$d' /etc/linkspan/wan0.toml"), "");
     a.run("test -s /etc/linkspan/wan0.key; test -s /etc/linkspan/wan0.toml; apt install ./linkspan_*.deb");
     a.run(&enable());
     a.wait_up(seconds(30));
