@@ -1,5 +1,6 @@
 //! `linkspan check`: all that is wrong with configuration files, at once.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::{Exit, names, out, reload};
@@ -35,10 +36,7 @@ pub(super) fn execute(args: &Args) -> anyhow::Result<Exit> {
     }
     let files = files(args);
     if files.is_empty() {
-        out::error(format_args!(
-            "linkspan: there is no configuration in {} (write {0}/NAME.toml; `linkspan check NAME` shows the smallest)",
-            names::ETC
-        ));
+        out::error(none_in(Path::new(names::ETC)));
         return Ok(Exit::Wrong);
     }
     let mut exit = Exit::Fine;
@@ -52,6 +50,20 @@ pub(super) fn execute(args: &Args) -> anyhow::Result<Exit> {
         }
     }
     Ok(exit)
+}
+
+/// Why there is nothing to check, and the remedy.
+fn none_in(folder: &Path) -> String {
+    let shown = folder.display();
+    match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+            format!("linkspan: {shown} may not be read: be root, or in the group linkspan")
+        }
+        _ => format!(
+            "linkspan: there is no configuration in {shown} (write {shown}/NAME.toml; `linkspan check NAME` shows the \
+             smallest)"
+        ),
+    }
 }
 
 fn files(args: &Args) -> Vec<PathBuf> {

@@ -1,7 +1,8 @@
 //! `linkspan import`: wg-quick's file to ours, with its keys in files of their own.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, OpenOptions, Permissions};
 use std::io::{self, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
@@ -100,7 +101,9 @@ fn write_toml(path: &Path, text: &str) -> anyhow::Result<()> {
         }
         other => other.with_context(|| format!("cannot write {}", path.display()))?,
     };
-    let done = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
+    // No secret, whatever the umask: a service that is not root reads it.
+    let open = file.set_permissions(Permissions::from_mode(0o644));
+    let done = open.and_then(|()| file.write_all(text.as_bytes())).and_then(|()| file.sync_all());
     if done.is_err() {
         let _ = fs::remove_file(path);
     }

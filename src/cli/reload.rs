@@ -1,6 +1,6 @@
 //! `linkspan reload`: a running daemon reads its file again, and says what it did.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::{Exit, names, out};
 use crate::control::reload::{Answer, Outcome, Wish};
@@ -26,12 +26,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn execute(args: &Args) -> anyhow::Result<Exit> {
-    let sockets = match (&args.socket, &args.name) {
-        (Some(socket), _) => vec![socket.clone()],
-        (None, Some(name)) => vec![names::socket(name)],
-        (None, None) => names::files(Path::new(names::RUN), "sock"),
-    };
-    wish(Wish::Reload, &sockets)
+    wish(Wish::Reload, &names::sockets(args.socket.as_deref(), args.name.as_deref()))
 }
 
 /// Asks the daemon behind each of `sockets`, and shows what it answers.
@@ -43,7 +38,7 @@ pub(super) fn wish(wish: Wish, sockets: &[PathBuf]) -> anyhow::Result<Exit> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut exit = Exit::Fine;
     for socket in sockets {
-        let name = socket.file_stem().unwrap_or_default().to_string_lossy();
+        let name = names::of_socket(socket);
         exit = exit.max(match runtime.block_on(status_client::reload(socket, wish)) {
             Ok(answer) => show(&name, &answer)?,
             Err(error) => {

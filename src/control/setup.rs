@@ -77,7 +77,6 @@ pub(super) async fn open(
     routing: &mut Reconciler,
 ) -> anyhow::Result<Opened> {
     let server = StatusServer::bind(&options.socket)?;
-    let metrics = MetricsServer::bind_if(config.interface.metrics).await?;
     let uapi = serve_wg(config, options, handed.wg_socket);
     routing.before_device(config, &configured(config).collect::<Vec<_>>()).await?.complete()?;
 
@@ -125,6 +124,7 @@ pub(super) async fn open(
     let plane = Plane::start(inputs).context(NO_THREADS)?;
     // Only now: a start that fails has one line to say.
     let uapi = uapi.unwrap_or_else(|error| without_wg(&error));
+    let metrics = MetricsServer::open_if(config.interface.metrics).await;
     let in_force = InForce { config: Rc::new(config.clone()), identity, gate, sockets, roster, tunnels, facts };
     let index = device.index;
     Ok(Opened { plane, table, in_force, index, mark, clock, recall, server, metrics, uapi, monitor, changed })

@@ -86,9 +86,10 @@ fn a_purge_leaves_nothing() {
     net.gateway(A).sysctl("net/ipv6/conf/all/forwarding", "1");
     let before = (files(a), net.gateway(A).footprint());
     link(&machines);
-    // The sealed key and its drop-in are part of what the README makes.
+    // The sealed key and its drop-in are part of what the README makes; others may be in the group, which it names.
     a.run(&crate::readme::block("The service", "sh"));
     a.wait_up(seconds(30));
+    a.run("usermod --append --groups linkspan nobody; mkdir /etc/systemd/system/linkspan@wan0.socket.d");
     a.run("apt purge --yes linkspan");
     assert_eq!(net.gateway(A).footprint(), before.1);
     let after = files(a);
@@ -105,8 +106,12 @@ fn a_removal_keeps_the_configuration_and_an_installation_takes_it_up_again() {
     let machines = boot(&net, &root_of("bookworm").unwrap());
     link(&machines);
     let a = &machines[A];
+    // One that failed has left its networks closed.
+    a.run("echo nonsense >>/etc/linkspan/wan0.toml; ! systemctl restart linkspan@wan0");
+    assert!(a.run("ip route show proto 76").contains("unreachable"));
     a.run("apt remove --yes linkspan");
     assert!(!a.output(&["ip", "link", "show", "wan0"]).status.success(), "nothing runs without its program");
+    assert_eq!(a.run("ip route show proto 76; sed -i '$d' /etc/linkspan/wan0.toml"), "");
     a.run("test -s /etc/linkspan/wan0.key; test -s /etc/linkspan/wan0.toml; apt install ./linkspan_*.deb");
     a.run(&enable());
     a.wait_up(seconds(30));

@@ -42,8 +42,8 @@ fn restarts_with_more_and_with_fewer_workers_break_no_connection_and_keep_the_in
         assert_eq!(stored.trim(), workers.to_string(), "every queue is stored once");
         pause
     });
+    some_are_short(&restarted, || has_hardly_paused(a, &stream, "systemctl restart linkspan@wan0"));
     stream.finish();
-    most_are_short(&restarted);
 }
 
 #[test]
@@ -53,13 +53,13 @@ fn an_upgrade_restarts_what_runs_and_breaks_no_connection() {
     let a = &machines[A];
     let stream = Stream::start(&net);
     let file = offer_next(a);
-    let upgraded = ["", "--reinstall", "--reinstall"]
-        .map(|option| has_hardly_paused(a, &stream, &format!("apt install {option} ./{file} 2>&1")));
+    let install = |option: &str| has_hardly_paused(a, &stream, &format!("apt install {option} ./{file} 2>&1"));
+    let upgraded = ["", "--reinstall"].map(install);
     assert!(a.run("dpkg-query --show linkspan").contains(NEXT));
     let program = fs::read_link(format!("/proc/{}/exe", a.daemon().unwrap())).unwrap();
     assert!(!program.to_str().unwrap().contains("deleted"), "{}", program.display());
+    some_are_short(&upgraded, || install("--reinstall"));
     stream.finish();
-    most_are_short(&upgraded);
 }
 
 #[test]
@@ -73,8 +73,13 @@ fn an_upgrade_leaves_running_what_the_new_version_would_refuse() {
     assert!(said.contains("wan0 still runs the old version"), "{said}");
     assert_eq!(a.daemon(), before);
     networks_reach_each_other(&net);
+    // Nor what root alone may read.
+    a.run("sed -i '$d' /etc/linkspan/wan0.toml; chmod 600 /etc/linkspan/wan0.toml");
+    let said = a.run("apt install --reinstall ./linkspan_*next*.deb 2>&1");
+    assert!(said.contains("wan0 still runs the old version"), "{said}");
+    assert_eq!(a.daemon(), before);
     // And once the file is right, it is as any other.
-    a.run("sed -i '$d' /etc/linkspan/wan0.toml; systemctl restart linkspan@wan0");
+    a.run("chmod 644 /etc/linkspan/wan0.toml; systemctl restart linkspan@wan0");
     a.wait_up(seconds(30));
 }
 
@@ -87,10 +92,14 @@ fn has_hardly_paused(machine: &Machine<'_>, stream: &Stream, command: &str) -> D
     stream.longest_pause()
 }
 
-/// Some may have met a machine that was busy; none waited for a timer of the tunnel's.
-fn most_are_short(pauses: &[Duration]) {
+/// Most may have met a machine that was busy, and then there is one `more`; none waited for a timer of the tunnel's.
+fn some_are_short(pauses: &[Duration], mut more: impl FnMut() -> Duration) {
+    let mut pauses = pauses.to_vec();
+    while pauses.iter().min() > Some(&PAUSE.0) && pauses.len() < 10 {
+        pauses.push(more());
+    }
     eprintln!("nothing arrived for {pauses:?}");
-    assert!(pauses.iter().min().unwrap() <= &PAUSE.0 && pauses.iter().max().unwrap() <= &PAUSE.1, "{pauses:?}");
+    assert!(pauses.iter().min() <= Some(&PAUSE.0) && pauses.iter().max() <= Some(&PAUSE.1), "{pauses:?}");
 }
 
 /// The package of the next version, in /root: its file's name.

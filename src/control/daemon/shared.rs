@@ -40,7 +40,8 @@ impl Answers for Shared {
         let now = Instant::now();
         self.in_force.borrow_mut().tunnels.look(now);
         let InForce { tunnels, facts, .. } = &*self.in_force.borrow();
-        let warnings = tunnels.warnings(now).chain(self.warnings.borrow().iter().cloned()).collect();
+        let metrics = self.metrics.as_ref().and_then(MetricsServer::problem);
+        let warnings = tunnels.warnings(now).chain(self.warnings.borrow().iter().cloned()).chain(metrics).collect();
         facts.status(&self.plane, tunnels, self.clock_behind.get(), warnings)
     }
 
