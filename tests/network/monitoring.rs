@@ -149,13 +149,15 @@ fn the_log_level_of_a_running_daemon_changes_and_no_key_is_told() {
 }
 
 #[test]
-fn a_port_for_metrics_that_is_taken_is_one_line_with_the_remedy_and_leaves_nothing() {
+fn a_port_for_metrics_that_is_taken_is_told_and_no_reason_not_to_run() {
     let Some(net) = Net::two_sites() else { return };
-    let before = net.gateway(A).footprint();
-    let _other = net.gateway(A).listen(METRICS.parse().unwrap());
-    let refused = net.daemon(A, &net.file(A, &[B]).with(&format!("metrics = {METRICS:?}"))).fails(&[]);
-    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
-    assert!(refused.stderr.contains("choose another one with `metrics`"), "{refused:?}");
-    assert_eq!(refused.stderr.lines().count(), 1, "{refused:?}");
-    assert_eq!(net.gateway(A).footprint(), before);
+    let other = net.gateway(A).listen(METRICS.parse().unwrap());
+    let (a, _b) = net.link(&net.file(A, &[B]).with(&format!("metrics = {METRICS:?}")), &net.file(B, &[A]));
+    let told = || a.ask_status(&[]).stdout.contains("choose another one with `metrics`");
+    eventually(seconds(10), "the status tells", || told().then_some(()));
+    let lines = a.log().lines().filter(|line| line.contains("WARN")).count();
+    assert_eq!(lines, 1, "{}", a.log());
+    drop(other);
+    eventually(seconds(15), "the port is free, and taken", || (!told()).then_some(()));
+    assert!(net.gateway(A).ask("ss", &["-Hltn"]).contains(METRICS));
 }
