@@ -15,6 +15,7 @@
 mod harness;
 
 mod credentials;
+mod daily;
 mod first_day;
 mod frozen;
 mod group;
