@@ -18,7 +18,7 @@ const ARENA: usize = 3 * (LARGEST + SPARE);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Took {
     Nothing,
-    /// And then there was no more.
+    /// Whether there is more, `poll` tells.
     Little,
     /// Enough to keep a thread at work.
     Much,

@@ -23,5 +23,4 @@ mod machine;
 mod package;
 mod readme;
 mod sites;
-mod stream;
 mod upgrade;

@@ -3,14 +3,19 @@
 use std::fs;
 use std::time::Duration;
 
-use crate::harness::{A, seconds};
+use crate::harness::stream::{PACED, Stream};
+use crate::harness::{A, B, Net, seconds};
 use crate::machine::Machine;
 use crate::package::{NEXT, PACKAGES};
-use crate::sites::{linked, networks, networks_reach_each_other};
-use crate::stream::Stream;
+use crate::sites::{HOSTS, linked, networks, networks_reach_each_other};
 
 /// For how long a restart may keep packets back, and for how long on a machine that is busy with something else.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(300), Duration::from_secs(2));
+
+/// From A's LAN to B's.
+fn stream(net: &Net) -> Stream {
+    Stream::start(net.lan(A), net.lan(B), HOSTS[B], PACED)
+}
 
 #[test]
 fn a_reload_keeps_the_process_and_the_connection() {
@@ -18,8 +23,8 @@ fn a_reload_keeps_the_process_and_the_connection() {
     let machines = linked(&net);
     let a = &machines[A];
     let before = a.daemon();
-    let stream = Stream::start(&net);
-    stream.lives();
+    let stream = stream(&net);
+    stream.lives(seconds(30));
     a.run("systemctl reload linkspan@wan0");
     stream.finish();
     assert_eq!(a.daemon(), before);
@@ -32,7 +37,7 @@ fn restarts_with_more_and_with_fewer_workers_break_no_connection_and_keep_the_in
     let a = &machines[A];
     a.run("sed -i '1i [interface]\\nworkers = 2\\n' /etc/linkspan/wan0.toml");
     let index = a.run("cat /sys/class/net/wan0/ifindex");
-    let stream = Stream::start(&net);
+    let stream = stream(&net);
     let restarted = [2, 3, 1, 1].map(|workers| {
         a.run(&format!("sed -i 's/^workers = .*/workers = {workers}/' /etc/linkspan/wan0.toml"));
         let pause = has_hardly_paused(a, &stream, "systemctl restart linkspan@wan0");
@@ -51,7 +56,7 @@ fn an_upgrade_restarts_what_runs_and_breaks_no_connection() {
     let Some(net) = networks() else { return };
     let machines = linked(&net);
     let a = &machines[A];
-    let stream = Stream::start(&net);
+    let stream = stream(&net);
     let file = offer_next(a);
     let install = |option: &str| has_hardly_paused(a, &stream, &format!("apt install {option} ./{file} 2>&1"));
     let upgraded = ["", "--reinstall"].map(install);

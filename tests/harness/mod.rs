@@ -29,6 +29,7 @@ pub mod packets;
 pub mod prometheus;
 pub mod status;
 pub mod stock;
+pub mod stream;
 pub mod traffic;
 pub mod wg;
 pub mod wireguard;

@@ -1,79 +1,18 @@
 //! Start, stop, crash: what is there meanwhile, what is left, and that nothing ever leaves in clear.
 
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::harness::capture::Frame;
-use crate::harness::host::at;
 use crate::harness::net::PORT;
 use crate::harness::packets::MARKER;
+use crate::harness::stream::{Stream, TRAFFIC};
 use crate::harness::traffic::{ping, pings_pass};
 use crate::harness::wg::{socket_of, unique_name};
 use crate::harness::*;
 
-/// A TCP connection that carries markers without pause, from one LAN to the other.
-pub(crate) struct Stream {
-    received: Arc<AtomicU64>,
-    stop: Arc<AtomicBool>,
-    threads: Vec<JoinHandle<()>>,
-}
-
-impl Stream {
-    pub(crate) fn start(net: &Net) -> Self {
-        let listener = net.lan(B).listen(at(net.site(B).lan4(), 0));
-        let out = net.lan(A).connect(listener.local_addr().unwrap(), seconds(10));
-        let (back, _) = listener.accept().unwrap();
-        back.set_read_timeout(Some(seconds(10))).unwrap();
-        let (received, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
-        let (stopped, count) = (Arc::clone(&stop), Arc::clone(&received));
-        let send = std::thread::spawn(move || send_markers(out, &stopped));
-        let receive = std::thread::spawn(move || check_markers(back, &count));
-        Self { received, stop, threads: vec![send, receive] }
-    }
-
-    /// Waits until more has arrived than had until now.
-    pub(crate) fn lives(&self, within: Duration) {
-        let before = self.received.load(Ordering::Relaxed);
-        // More than what may have waited in the receiver's buffers.
-        eventually(within, "the TCP connection lives", || {
-            (self.received.load(Ordering::Relaxed) > before + 100_000).then_some(())
-        });
-    }
-
-    /// Ends it; every byte that was sent must have been right.
-    pub(crate) fn finish(mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        for thread in self.threads.drain(..) {
-            thread.join().unwrap();
-        }
-    }
-}
-
-impl Drop for Stream {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-    }
-}
-
-fn send_markers(mut out: TcpStream, stop: &AtomicBool) {
-    let block = MARKER.repeat(100);
-    while !stop.load(Ordering::Relaxed) {
-        out.write_all(&block).expect("the connection lives");
-        // Some Mbit/s: traffic, not a load test.
-        std::thread::sleep(Duration::from_millis(1));
-    }
-}
-
-fn check_markers(mut from: TcpStream, count: &AtomicU64) {
-    let mut block = vec![0; MARKER.len() * 100];
-    while from.read_exact(&mut block).is_ok() {
-        assert!(block.chunks(MARKER.len()).all(|chunk| chunk == MARKER));
-        count.fetch_add(block.len() as u64, Ordering::Relaxed);
-    }
+/// From one LAN to the other.
+pub(crate) fn stream(net: &Net) -> Stream {
+    Stream::start(net.lan(A), net.lan(B), net.site(B).lan4(), TRAFFIC)
 }
 
 /// On an uplink only the daemons' datagrams, and what finds neighbours, may pass.
@@ -111,7 +50,7 @@ fn a_killed_daemon_is_back_within_two_seconds_and_nothing_leaves_in_clear() {
     let before = net.gateway(A).footprint();
     let uplink = Capture::start(net.gateway(A), "wan");
     let (mut a, _b) = net.link(&net.file(A, &[B]), &net.file(B, &[A]));
-    let stream = Stream::start(&net);
+    let stream = stream(&net);
     for _ in 0..if long() { 20 } else { 3 } {
         stream.lives(seconds(10));
         a.kill();

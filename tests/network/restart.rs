@@ -14,7 +14,7 @@ use crate::harness::manager::Manager;
 use crate::harness::paced::Paced;
 use crate::harness::traffic::pings_pass;
 use crate::harness::*;
-use crate::life::Stream;
+use crate::life::stream;
 
 /// What a restart may cost: on a machine that has nothing else to do.
 const OUTAGE: Duration = Duration::from_millis(300);
@@ -71,7 +71,7 @@ fn forget(net: &Net, job: Option<&str>, result: &str) -> Finished {
 fn restarts(net: &Net, file: &File) {
     let (mut manager, mut a, _b) = linked(net, file);
     let (before, first) = (net.gateway(A).footprint(), index(net));
-    let stream = Stream::start(net);
+    let stream = stream(net);
     let mut outages = Vec::new();
     for _ in 0..3 {
         stream.lives(seconds(10));
@@ -123,7 +123,7 @@ fn a_crash_leaves_the_interface_to_the_next_start() {
     let Some(net) = Net::two_sites() else { return };
     let (mut manager, mut a, _b) = linked(&net, &net.file(A, &[B]));
     let (before, first) = (net.gateway(A).footprint(), index(&net));
-    let stream = Stream::start(&net);
+    let stream = stream(&net);
     stream.lives(seconds(10));
     a.kill();
     assert_eq!(net.gateway(A).footprint(), before);
