@@ -203,8 +203,8 @@ fn a_watch_on_a_terminal_is_in_place_and_ctrl_c_brings_the_cursor_back() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("s");
     answer_always(&socket, &status(State::Up));
-    // script(1) is a terminal, hands Ctrl-C on, and ends as its program does.
-    let watch = format!("{LINKSPAN} status --watch --socket {}", path(&socket));
+    // script(1) is a terminal, hands Ctrl-C on, and ends as its program does; a shell between them would die of it.
+    let watch = format!("exec {LINKSPAN} status --watch --socket {}", path(&socket));
     let mut command = Command::new("timeout");
     command.args(["--foreground", "30", "script", "-qefc", &watch, "/dev/null"]);
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
