@@ -118,35 +118,34 @@ impl Plan {
     /// In worker order: it is the order in which the kernel numbers the sockets for the steering.
     fn family(&mut self, domain: Domain) -> Result<Vec<Arc<Socket>>, BindError> {
         let first = self.bound(domain, false)?;
-        let local = first.local_addr().map_err(|error| self.failed("address", error))?;
+        let local = first.0.local_addr().map_err(|error| self.failed("address", error))?;
         self.port = local.as_socket().map_or(self.port, |address| address.port());
-        let mut sockets = vec![first];
-        for _ in 1..self.workers {
-            sockets.push(self.bound(domain, true)?);
-        }
+        let others = (1..self.workers).map(|_| self.bound(domain, true)).collect::<Result<Vec<_>, _>>()?;
+        let (sockets, states): (Vec<_>, Vec<_>) = std::iter::once(first).chain(others).unzip();
         // Any socket takes any message: the steering only keeps a tunnel to one worker.
         self.not_steered = (self.steer)(&sockets).err().or_else(|| self.not_steered.take());
-        sockets.into_iter().map(|socket| self.finish(socket, domain).map(Arc::new)).collect()
+        Ok(sockets.into_iter().zip(states).map(|(inner, state)| self.finish(inner, state, domain)).collect())
     }
 
-    fn bound(&self, domain: Domain, join: bool) -> Result<socket2::Socket, BindError> {
+    /// All options come first: of a datagram that is there before them, the kernel does not note by which interface
+    /// it came.
+    fn bound(&self, domain: Domain, join: bool) -> Result<(socket2::Socket, UdpSocketState), BindError> {
         let socket = new(domain, join).map_err(|error| self.failed("open", error))?;
-        socket.bind(&any(domain, self.port).into()).map_err(|error| self.not_bound(error))?;
-        socket.set_reuse_port(true).map_err(|error| self.failed("SO_REUSEPORT", error))?;
-        Ok(socket)
-    }
-
-    fn finish(&self, inner: socket2::Socket, domain: Domain) -> Result<Socket, BindError> {
-        let state = UdpSocketState::new(UdpSockRef::from(&inner)).map_err(|error| self.failed("options", error))?;
-        undo(&inner, domain).map_err(|error| self.failed("options", error))?;
-        enlarge(&inner);
-        let (refusals, refused) = (Mutex::new(Refusals::default()), AtomicBool::new(false));
-        let refusal_logged = self.refusal_logged.clone();
-        let socket = Socket { inner, state, ipv4: domain == Domain::IPV4, refusals, refused, refusal_logged };
+        let state = UdpSocketState::new(UdpSockRef::from(&socket)).map_err(|error| self.failed("options", error))?;
+        undo(&socket, domain).map_err(|error| self.failed("options", error))?;
+        enlarge(&socket);
         if self.mark != 0 {
             socket.set_mark(self.mark).map_err(|error| self.not_marked(error))?;
         }
-        Ok(socket)
+        socket.bind(&any(domain, self.port).into()).map_err(|error| self.not_bound(error))?;
+        socket.set_reuse_port(true).map_err(|error| self.failed("SO_REUSEPORT", error))?;
+        Ok((socket, state))
+    }
+
+    fn finish(&self, inner: socket2::Socket, state: UdpSocketState, domain: Domain) -> Arc<Socket> {
+        let (refusals, refused) = (Mutex::new(Refusals::default()), AtomicBool::new(false));
+        let refusal_logged = self.refusal_logged.clone();
+        Arc::new(Socket { inner, state, ipv4: domain == Domain::IPV4, refusals, refused, refusal_logged })
     }
 
     fn not_bound(&self, source: io::Error) -> BindError {
@@ -216,7 +215,12 @@ fn enlarge(socket: &socket2::Socket) {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd as _;
+    use std::time::Duration;
+
+    use super::super::Receive;
     use super::*;
+    use crate::sys::poll;
 
     fn option(socket: &Socket, level: libc::c_int, name: libc::c_int) -> libc::c_int {
         let mut value: libc::c_int = -1;
@@ -250,7 +254,7 @@ mod tests {
         drop(group);
         // A program that another test is starting may hold the sockets a little longer.
         let again = |_| {
-            std::thread::sleep(std::time::Duration::from_millis(10));
+            std::thread::sleep(Duration::from_millis(10));
             bind(port, 2, 0).is_ok_and(|group| group.port == port)
         };
         assert!((0..200).any(again));
@@ -288,6 +292,27 @@ mod tests {
         assert_eq!((group.v4.len(), group.v6.len()), (2, 2));
         let said = String::from_utf8(log.0.lock().clone()).unwrap();
         assert!(said.contains("refuses to steer") && said.lines().count() == 1, "{said}");
+    }
+
+    /// As soon as a port is open, somebody sends to it.
+    fn knock(sockets: &[socket2::Socket]) -> io::Result<()> {
+        let to = sockets.first().and_then(|first| first.local_addr().ok()?.as_socket()).unwrap();
+        let mut to = to;
+        to.set_ip(if to.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
+        let from = std::net::UdpSocket::bind(any(Domain::for_address(to), 0))?;
+        from.send_to(b"early", to).map(drop)
+    }
+
+    #[test]
+    fn of_the_first_datagrams_too_it_is_known_where_they_came() {
+        let group = Plan { steer: knock, ..Plan::new(0, 1, 0) }.open().unwrap();
+        for socket in [&group.v4[0], &group.v6[0]] {
+            let mut into = Receive::new(1);
+            assert!(poll::poll(&[socket.as_fd()], Duration::from_secs(5)).unwrap().any());
+            socket.receive(&mut into).unwrap();
+            let to: Vec<_> = into.runs().map(|run| run.to.unwrap()).collect();
+            assert!(to.len() == 1 && to[0].0.is_loopback() && to[0].1 != 0, "{to:?}");
+        }
     }
 
     #[test]
