@@ -14,11 +14,11 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::Changed;
-use super::batch::Took;
 use super::counters::{Counters, Failure};
 use super::outbound::Outbound;
 use super::pace::{self, LINGER};
 use super::stop::Stop;
+use super::took::Took;
 use super::trouble::{PAUSE, Trouble};
 use crate::sys::poll::{self, EventFd};
 use crate::sys::tun::Queue;
@@ -55,9 +55,9 @@ impl Duty {
         took
     }
 
-    /// What the inbound thread has to wait for beside its sockets: the queue, unless the other thread serves it.
-    pub(super) fn waits_for(&self) -> Option<BorrowedFd<'_>> {
-        (!self.is_away()).then(|| self.queue.as_fd())
+    /// To be waited for by whoever serves it.
+    pub(super) fn queue(&self) -> BorrowedFd<'_> {
+        self.queue.as_fd()
     }
 
     /// Whether the outbound thread serves the queue. When it gives it back, it wakes up the inbound thread.
@@ -106,7 +106,7 @@ impl OutboundThread {
                 Ok(Took::Much) => much = Instant::now(),
                 Ok(Took::Little) => {}
                 Ok(Took::Nothing) if much.elapsed() > LINGER => return,
-                Ok(Took::Nothing) => self.sleep(self.duty.queue.as_fd(), LINGER),
+                Ok(Took::Nothing) => self.sleep(self.duty.queue(), LINGER),
                 Err(error) if is_gone(&error) => self.fail(&error),
                 Err(error) => self.pause(&error),
             }

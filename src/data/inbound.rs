@@ -7,7 +7,6 @@
 //! ```
 
 use std::io;
-use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,18 +14,19 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 
 use super::Changed;
-use super::batch::Took;
 use super::counters::Counters;
 use super::duty::Duty;
 use super::egress::Egress;
 use super::handshake::HandshakeQueue;
 use super::pace::Pace;
 use super::stop::Stop;
+use super::took::Took;
 use super::trouble::{PAUSE, Trouble};
+use super::waits::{QUEUE, SOCKETS, Waits, of_worker};
 use super::writer::TunWriter;
 use crate::packet::mss::{self, Checksum};
 use crate::packet::{Reason, ecn, ip};
-use crate::sys::poll::{self, EventFd, Ready};
+use crate::sys::poll::Ready;
 use crate::sys::udp::{Group, Receive, Received, Socket};
 use crate::tunnel::gate::Verdict;
 use crate::tunnel::wire::{self, Kind};
@@ -35,22 +35,16 @@ use crate::tunnel::{Address, Local, OpenBuffer, Peer, Roam, Table};
 /// Receive calls on one socket before the other one gets its turn.
 const RECEIVES: usize = 4;
 
-/// Among what is waited for: the call to look again, the queue, the sockets.
-const LOOK: usize = 1;
-const QUEUE: usize = 2;
-const SOCKETS: usize = 3;
-
 /// One inbound worker and all that it owns.
 pub(super) struct Inbound {
     pub(super) worker: usize,
     pub(super) sockets: Arc<ArcSwap<Group>>,
-    /// Notified when `sockets` are others, or the queue is this thread's again.
-    pub(super) look: Arc<EventFd>,
     pub(super) duty: Arc<Duty>,
     pub(super) table: Arc<ArcSwap<Table>>,
     pub(super) stop: Arc<Stop>,
     pub(super) trouble: Arc<Trouble>,
     pub(super) pace: Pace,
+    pub(super) waits: Waits,
     pub(super) receive: Receive,
     pub(super) way: Way,
 }
@@ -61,20 +55,24 @@ impl Inbound {
         let mut ready = Ready::ALL;
         while !self.stop.is_set() {
             self.way.counters.beat();
-            let sockets = self.sockets.load();
-            ready = match self.turn(&sockets, ready) {
-                Ok(Took::Much) => {
-                    self.pace.much();
-                    Ready::ALL
-                }
-                Ok(Took::Little | Took::Nothing) => self.sleep(&sockets),
-                Err(error) => self.pause(&error),
-            };
+            ready = self.turn(ready).unwrap_or_else(|error| self.pause(&error));
         }
     }
 
+    /// Carries what is there where something is `ready`, and sleeps until something is again.
+    fn turn(&mut self, ready: Ready) -> io::Result<Ready> {
+        let sockets = self.sockets.load();
+        self.waits.follow(&sockets)?;
+        if self.carry(&sockets, ready)? == Took::Much {
+            self.pace.much();
+            return Ok(Ready::ALL);
+        }
+        drop(sockets);
+        self.sleep()
+    }
+
     /// Takes what there is where something is `ready`, and carries the answers. An error if that was all.
-    fn turn(&mut self, sockets: &Group, ready: Ready) -> io::Result<Took> {
+    fn carry(&mut self, sockets: &Group, ready: Ready) -> io::Result<Took> {
         let table = self.table.load();
         let (mut took, mut failed) = (Took::Nothing, None);
         for (_, socket) in of_worker(sockets, self.worker).enumerate().filter(|(at, _)| ready.has(SOCKETS + at)) {
@@ -91,22 +89,10 @@ impl Inbound {
     }
 
     /// Until something is ready: which of them.
-    fn sleep(&mut self, sockets: &Group) -> Ready {
+    fn sleep(&mut self) -> io::Result<Ready> {
         self.pace.rest(self.duty.is_away());
-        let stop = self.stop.as_fd();
-        let mut wait = [stop, self.look.as_fd(), self.duty.waits_for().unwrap_or(stop), stop, stop];
-        for (slot, socket) in wait.iter_mut().skip(SOCKETS).zip(of_worker(sockets, self.worker)) {
-            *slot = socket.as_fd();
-        }
-        match poll::poll(&wait, super::HEARTBEAT) {
-            Ok(ready) => {
-                if ready.has(LOOK) {
-                    self.look.drain();
-                }
-                ready
-            }
-            Err(error) => self.pause(&error),
-        }
+        self.waits.set_queue(self.duty.queue(), !self.duty.is_away())?;
+        self.waits.wait(super::HEARTBEAT)
     }
 
     /// Something fails that should not: not at full speed, at least.
@@ -115,11 +101,6 @@ impl Inbound {
         thread::sleep(PAUSE);
         Ready::ALL
     }
-}
-
-/// A worker's sockets, one of each family that the host has.
-fn of_worker(sockets: &Group, worker: usize) -> impl Iterator<Item = &Arc<Socket>> {
-    sockets.v4.get(worker).into_iter().chain(sockets.v6.get(worker))
 }
 
 /// Takes what `socket` has, up to a bound. An error when all there was were errors.

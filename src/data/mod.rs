@@ -5,7 +5,8 @@
 //! and the bounded handshake queue; the control plane swaps the table and is called when something changed.
 
 mod answers;
-mod batch;
+mod backlog;
+mod burst;
 mod counters;
 mod duty;
 mod egress;
@@ -14,7 +15,9 @@ mod inbound;
 mod outbound;
 mod pace;
 mod stop;
+mod took;
 mod trouble;
+mod waits;
 mod writer;
 
 use std::io;
@@ -138,15 +141,16 @@ impl Plane {
             changed: self.shared.changed.clone(),
             counters,
         };
+        let waits = waits::Waits::new(worker, self.shared.stop.clone(), look)?;
         let inbound = inbound::Inbound {
             worker,
             sockets: self.shared.sockets.clone(),
-            look,
             duty,
             table: self.shared.table.clone(),
             stop: self.shared.stop.clone(),
             trouble: self.shared.trouble.clone(),
             pace: pace::Pace::new(now),
+            waits,
             receive: Receive::new(RECEIVE),
             way: inbound::Way {
                 writer: writer::TunWriter::new(queue, offloads, self.shared.trouble.clone()),
@@ -172,11 +176,11 @@ impl Plane {
         outbound::Outbound {
             queue: queue.clone(),
             table: self.shared.table.clone(),
-            batch: batch::Batch::new(),
+            backlog: backlog::Backlog::new(),
             last: now,
             way: outbound::Way {
                 answers: answers::Answers::new(queue.clone(), now),
-                burst: batch::Burst::new(),
+                burst: burst::Burst::new(),
                 scratch: SegmentScratch::new(),
                 sealer: outbound::Sealer {
                     worker,

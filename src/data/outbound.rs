@@ -1,7 +1,7 @@
 //! TUN -> UDP: read until empty, segment, seal under the lane's lock, send.
 //!
 //! ```text
-//! Queue::read* -> Batch -> by tunnel -> segments, checksums -> Lane::seal_batch -> sendmsg with UDP_SEGMENT
+//! Queue::read* -> Backlog -> by tunnel -> segments, checksums -> Lane::seal_batch -> sendmsg with UDP_SEGMENT
 //!                            |                                    |
 //!                            no tunnel, too big: ICMP back        no session: staged for a second
 //! ```
@@ -15,10 +15,12 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 
 use super::answers::Answers;
-use super::batch::{Batch, Burst, Item, Took};
+use super::backlog::{Backlog, Item};
+use super::burst::Burst;
 use super::counters::Counters;
 use super::egress::Egress;
 use super::handshake::HandshakeQueue;
+use super::took::Took;
 use crate::packet::cleartext::Cleartext;
 use crate::packet::fragment::Fragments;
 use crate::packet::segment::{self, Refused, SegmentScratch, Segments};
@@ -38,35 +40,35 @@ const ALONE: Duration = Duration::from_millis(1);
 pub(super) struct Outbound {
     pub(super) queue: Arc<Queue>,
     pub(super) table: Arc<ArcSwap<Table>>,
-    pub(super) batch: Batch,
+    pub(super) backlog: Backlog,
     pub(super) way: Way,
     /// When there was something last.
     pub(super) last: Instant,
 }
 
 impl Outbound {
-    /// Carries what is in the queue, up to a bound.
+    /// Reads what is in the queue, and carries as much as is good for a turn.
     ///
     /// # Errors
     /// When the queue cannot be read; nothing was taken then.
     pub(super) fn turn(&mut self) -> io::Result<Took> {
         let now = Instant::now();
-        let most = if now.duration_since(self.last) > ALONE { 1 } else { Batch::ITEMS };
-        self.batch.fill(most, &self.queue, &self.way.sealer.counters.drops)?;
-        let took = self.batch.took();
-        if took > Took::Nothing {
+        let most = if now.duration_since(self.last) > ALONE { 1 } else { usize::MAX };
+        self.backlog.fill(most, |room| self.queue.read(room), &self.way.sealer.counters.drops)?;
+        let (packets, bytes) = self.backlog.size();
+        if packets > 0 {
             self.last = now;
             self.forward(now);
         }
-        Ok(took)
+        Ok(if self.backlog.waits() { Took::Much } else { Took::of(packets, bytes) })
     }
 
     /// Sends the batch, tunnel by tunnel. The order within a tunnel is kept.
     fn forward(&mut self, now: Instant) {
         let table = self.table.load();
         self.way.sealer.sealed.fit(table.mtu());
-        let (items, arena) = self.batch.parts();
-        let mut tunnels: [Option<&Arc<Peer>>; Batch::ITEMS] = [None; Batch::ITEMS];
+        let (items, arena) = self.backlog.parts();
+        let mut tunnels: [Option<&Arc<Peer>>; Backlog::ITEMS] = [None; Backlog::ITEMS];
         for (item, tunnel) in items.iter().zip(&mut tunnels) {
             *tunnel = self.way.tunnel(&table, item.packet(arena), now);
         }

@@ -11,6 +11,7 @@ pub mod checksum;
 pub mod cleartext;
 pub mod coalesce;
 pub mod ecn;
+pub mod flow;
 pub mod fragment;
 pub mod icmp;
 pub mod ip;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::eventfd::{EfdFlags, EventFd as Counter};
 
 /// How many descriptors one [`poll`] waits for at the most.
@@ -82,7 +83,54 @@ fn milliseconds(timeout: Duration) -> PollTimeout {
     PollTimeout::try_from(timeout.as_nanos().div_ceil(1_000_000)).unwrap_or(PollTimeout::MAX)
 }
 
-/// Wakes a thread that waits in [`poll`]. Many notifications before it looks are one.
+/// Descriptors that are waited for again and again: the kernel keeps them, which makes a wait cheaper than [`poll`].
+#[derive(Debug)]
+pub struct Watch(Epoll);
+
+impl Watch {
+    /// Without descriptors.
+    ///
+    /// # Errors
+    ///
+    /// When the process has no descriptor left.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?))
+    }
+
+    /// Waits for `fd`, too: it is the bit at `index` (below [`MAX`]).
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says: it is watched already, or is of a kind that cannot be waited for.
+    pub fn add(&self, fd: BorrowedFd<'_>, index: usize) -> io::Result<()> {
+        Ok(self.0.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, 1 << index))?)
+    }
+
+    /// Waits for `fd` no longer.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says: it is not watched.
+    pub fn remove(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
+        Ok(self.0.delete(fd)?)
+    }
+
+    /// As [`poll`]. Of more than eight descriptors that have something, the others come with the next call.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says.
+    pub fn wait(&self, timeout: Duration) -> io::Result<Ready> {
+        let mut events = [EpollEvent::empty(); 8];
+        match self.0.wait(&mut events, milliseconds(timeout)) {
+            Ok(count) => Ok(Ready(events.iter().take(count).fold(0, |all, event| all | event.data()))),
+            Err(Errno::EINTR) => Ok(Ready::default()),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+}
+
+/// Wakes a thread that waits in [`poll`] or [`Watch::wait`]. Many notifications before it looks are one.
 #[derive(Debug)]
 pub struct EventFd(Counter);
 
@@ -128,6 +176,22 @@ mod tests {
         let ready = poll(&fds, Duration::from_secs(5)).unwrap();
         assert_eq!(ready.bits(), 1 | 1 << 63);
         assert!(ready.has(0) && ready.has(63) && !ready.has(1) && !ready.has(64));
+    }
+
+    #[test]
+    fn what_is_watched_is_ready_until_it_is_drained_and_no_longer_once_it_is_removed() {
+        let (one, other, watch) = (EventFd::new().unwrap(), EventFd::new().unwrap(), Watch::new().unwrap());
+        watch.add(one.as_fd(), 2).unwrap();
+        watch.add(other.as_fd(), 63).unwrap();
+        assert!(!watch.wait(Duration::ZERO).unwrap().any());
+        one.notify();
+        other.notify();
+        assert_eq!(watch.wait(Duration::from_secs(5)).unwrap().bits(), 1 << 2 | 1 << 63);
+        assert!(one.drain());
+        assert_eq!(watch.wait(Duration::from_secs(5)).unwrap().bits(), 1 << 63);
+        watch.remove(other.as_fd()).unwrap();
+        assert!(!watch.wait(Duration::ZERO).unwrap().any());
+        assert!(watch.remove(other.as_fd()).is_err() && watch.add(one.as_fd(), 2).is_err());
     }
 
     #[test]
