@@ -42,7 +42,7 @@ fn the_router_loses_what_it_is_told_to() {
     net.lose(20);
     // Until 300 are answered. One of each two legs is lost with 0.36: 469 sent, within five standard deviations.
     let (pings, _) = ping(from, far, &["-f", "-c", "300", "-w", "20"]);
-    assert!(pings.received == 300 && (388..550).contains(&pings.sent), "{pings:?}");
+    assert!(pings.received >= 300 && (388..550).contains(&pings.sent), "{pings:?}");
     net.lose(100);
     assert_eq!(ping(from, far, &["-c", "1", "-w", "1"]).0.received, 0);
     net.lose(0);

@@ -3,7 +3,7 @@
 use crate::harness::daemon::Daemon;
 use crate::harness::file::File;
 use crate::harness::net::PORT;
-use crate::harness::traffic::pings_pass;
+use crate::harness::traffic::{ping, pings_pass};
 use crate::harness::*;
 
 /// Pings both ways between the LANs.
@@ -50,15 +50,22 @@ fn behind_a_nat_with_a_short_memory_the_tunnel_stays_reachable_from_outside() {
     pings_pass(net.lan(B), net.site(A).lan4(), &["-c", "1", "-W", "2"]);
 }
 
+/// How often it has called its far end.
+fn initiations(daemon: &Daemon<'_>) -> u64 {
+    let status: serde_json::Value = serde_json::from_str(&daemon.ask_status(&["--json"]).stdout).unwrap();
+    status["connections"][0]["tunnels"][0]["handshakes"]["initiations"].as_u64().unwrap()
+}
+
 /// One end starts while the other is down for longer than the first tries take.
 fn cold_start(first: usize, second: usize) {
     let Some(net) = Net::two_sites() else { return };
     let early = net.start(first, &net.file(first, &[second]));
     early.wait("it answers, and is down", |status| !status.is_up());
     let late = net.start(second, &net.file(second, &[first]));
-    // The late one initiates at once; nothing waits for the early one's next try.
-    late.wait_up_within(seconds(3));
-    early.wait_up_within(seconds(3));
+    late.wait_up_within(seconds(10));
+    early.wait_up_within(seconds(10));
+    // The late one initiates at once; nothing waited for the early one's next try.
+    assert!(initiations(&early) <= 1);
     both_lans_reach_each_other(&net);
 }
 
@@ -94,8 +101,12 @@ fn after_a_restart_of_one_end_the_other_follows_at_once() {
     let (mut a, b) = net.link(&net.file(A, &[B]), &net.file(B, &[A]));
     a.kill();
     a.start();
-    a.wait_up_within(seconds(2));
-    pings_pass(net.lan(B), net.site(A).lan4(), &["-c", "1", "-W", "1"]);
+    // At the first try: there is another after 5 s.
+    a.wait_up_within(seconds(4));
+    // Until it has opened A's first packet, B goes on with the session of before.
+    eventually(seconds(4), "B reaches A", || {
+        (ping(net.lan(B), net.site(A).lan4(), &["-c", "1", "-W", "1"]).0.received == 1).then_some(())
+    });
     assert!(b.status().unwrap().is_up());
 }
 
@@ -103,6 +114,8 @@ fn after_a_restart_of_one_end_the_other_follows_at_once() {
 fn an_endpoint_may_be_a_name_that_appears_late() {
     let Some(net) = Net::two_sites() else { return };
     net.gateway(A).etc_hosts("127.0.0.1 localhost\n");
+    // A name server of the machine's own may keep the daemon waiting.
+    net.gateway(A).etc_file("resolv.conf", "nameserver 203.0.113.53\noptions timeout:1 attempts:1\n");
     let b = net.start(B, &net.file(B, &[A]).endpoint(None::<String>));
     let name = format!("vpn-b.example.com:{PORT}");
     let a = net.start(A, &net.file(A, &[B]).endpoint(Some(name)));
