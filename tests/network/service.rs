@@ -108,7 +108,6 @@ impl<'n> Service<'n> {
 impl Drop for Service<'_> {
     fn drop(&mut self) {
         let _ = fs::remove_file(socket_of(&self.name));
-        let _ = fs::remove_dir("/var/run/wireguard");
     }
 }
 
