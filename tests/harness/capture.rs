@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 use nix::net::if_::if_nametoindex;
@@ -18,6 +18,8 @@ use super::host::Host;
 
 const ETH_P_ALL: u16 = 3;
 const ETHERNET: usize = 14;
+/// More frames than wait in the largest buffer.
+const AFTER_THE_STOP: usize = 1 << 19;
 
 /// A packet socket on one interface.
 pub struct Port {
@@ -116,8 +118,7 @@ impl Capture {
                 hear();
             }
             // All that was there before the stop is still taken; what goes on for ever is not waited for.
-            let end = Instant::now() + Duration::from_secs(1);
-            while Instant::now() < end && hear().is_some() {}
+            let _ = (0..AFTER_THE_STOP).find(|_| hear().is_none());
         });
         Self { frames, stop, thread: Some(thread) }
     }
@@ -133,9 +134,9 @@ impl Capture {
         std::mem::take(&mut *self.frames.lock().unwrap())
     }
 
-    /// The first thing that `pick` finds, within 5 s.
+    /// The first thing that `pick` finds, within 10 s.
     pub fn wait<T>(&self, what: &str, pick: impl Fn(&Frame) -> Option<T>) -> T {
-        eventually(Duration::from_secs(5), what, || self.frames.lock().unwrap().iter().find_map(&pick))
+        eventually(Duration::from_secs(10), what, || self.frames.lock().unwrap().iter().find_map(&pick))
     }
 
     fn join(&mut self) {

@@ -14,7 +14,7 @@ use crate::harness::file::File;
 use crate::harness::host::{Host, at};
 use crate::harness::machine::{Machine, NUMBER};
 use crate::harness::packets::noise;
-use crate::harness::traffic::ping;
+use crate::harness::traffic::{none_is_lost, ping};
 use crate::harness::*;
 
 const WHOLE: usize = 10 << 20;
@@ -187,13 +187,13 @@ fn a_rekey_loses_nothing(net: &Net, far: &mut Far<'_>) {
     far.configure("");
     let a = net.start(A, &far.file(Some(far.machine.endpoint6()), None));
     a.wait_up();
-    let pinging = net.lan(A).command("ping", &["-q", "-i", "0.02", "-c", "7000", &far.machine.inside().to_string()]);
+    let to = far.machine.inside().to_string();
+    let pinging = net.lan(A).command("ping", &["-n", "-i", "0.02", "-c", "7000", "-w", "200", &to]);
     let pings = std::thread::spawn(move || host::finish(pinging, seconds(300)));
     while !pings.is_finished() {
         far.send();
         far.receive();
         std::thread::sleep(seconds(5));
     }
-    let said = pings.join().unwrap().stdout;
-    assert!(said.contains(" 0% packet loss"), "{said}");
+    none_is_lost(&pings.join().unwrap(), 7000, "140 s");
 }

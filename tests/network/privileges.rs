@@ -74,7 +74,7 @@ impl Run {
 
     fn stop(mut self) {
         kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), Signal::SIGTERM).unwrap();
-        let status = eventually(seconds(5), "the daemon ends", || self.child.try_wait().unwrap());
+        let status = eventually(seconds(15), "the daemon ends", || self.child.try_wait().unwrap());
         assert!(status.success(), "{status}");
     }
 }

@@ -132,7 +132,6 @@ impl Drop for Service<'_> {
     fn drop(&mut self) {
         let _ = self.manager.shutdown(Shutdown::Both);
         let _ = fs::remove_file(socket_of(&self.name));
-        let _ = fs::remove_dir("/var/run/wireguard");
     }
 }
 
