@@ -21,7 +21,7 @@ fn one_end_without_endpoint(knowing: usize, waiting: usize) {
     let knows = net.start(knowing, &net.file(knowing, &[waiting]));
     knows.wait_up();
     waits.wait_up();
-    assert_eq!(waits.status().unwrap().endpoint(0), net.site(knowing).endpoint4().to_string());
+    assert_eq!(waits.state().endpoint(0), net.site(knowing).endpoint4().to_string());
     both_lans_reach_each_other(&net);
 }
 
@@ -44,7 +44,7 @@ fn behind_a_nat_with_a_short_memory_the_tunnel_stays_reachable_from_outside() {
     let a = net.start(A, &net.file(A, &[B]));
     a.wait_up();
     b.wait_up();
-    assert!(b.status().unwrap().endpoint(0).starts_with("198.18.2.254:"), "the NAT's address");
+    assert!(b.state().endpoint(0).starts_with("198.18.2.254:"), "the NAT's address");
     // The only sleep of its kind: what is tested is the passing of time without traffic.
     std::thread::sleep(seconds(if long() { 65 } else { 15 }));
     pings_pass(net.lan(B), net.site(A).lan4(), &["-c", "1", "-W", "2"]);
@@ -107,7 +107,7 @@ fn after_a_restart_of_one_end_the_other_follows_at_once() {
     eventually(seconds(4), "B reaches A", || {
         (ping(net.lan(B), net.site(A).lan4(), &["-c", "1", "-W", "1"]).0.received == 1).then_some(())
     });
-    assert!(b.status().unwrap().is_up());
+    assert!(b.state().is_up());
 }
 
 #[test]
@@ -144,7 +144,7 @@ fn a_preshared_key_works_and_a_wrong_one_does_not() {
     a.stop();
     let a: Daemon<'_> = net.start(A, &with_psk(net.file(A, &[B]), "a", &other.reveal()));
     a.wait("the handshake is refused", |status| status.dropped("in_handshake_refused") > 0);
-    assert!(!a.status().unwrap().is_up());
+    assert!(!a.state().is_up());
 }
 
 /// B's gateway has a second address on its uplink; A knows only that one.

@@ -292,7 +292,7 @@ fn wg_shows_the_interface_of_a_daemon_but_may_not_change_it() {
     let refused = wg(&["set", &name, "listen-port", "1"]);
     assert!(!refused.status.success() && refused.stderr.contains("Operation not permitted"), "{refused:?}");
     assert!(a.log().contains("the configuration file is the truth"), "{}", a.log());
-    assert!(a.status().unwrap().is_up());
+    assert!(a.state().is_up());
     a.stop();
     assert!(!socket_of(&name).exists(), "the socket is left");
 }

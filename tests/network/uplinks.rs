@@ -60,7 +60,7 @@ fn another_source_is_picked(ipv4: bool) {
     let a = net.start(A, &net.file(A, &[B]).endpoint(Some(far)));
     a.wait_up();
     b.wait_up();
-    let runs_on = || b.status().unwrap().endpoint(0).replace(['[', ']'], "");
+    let runs_on = || b.state().endpoint(0).replace(['[', ']'], "");
     let lost = [(); 3].map(|()| {
         let (old, new) = if runs_on().starts_with(&format!("{second}:")) { (second, first) } else { (first, second) };
         let pinging = Pinging::start(net.lan(A), net.site(B).lan4(), 6);
@@ -138,7 +138,7 @@ fn a_nat_that_gives_another_port_after_each_silence_costs_no_packet() {
         std::thread::sleep(seconds(6));
         pings_pass(net.lan(A), net.site(B).lan4(), &["-c", "2", "-i", "0.1", "-W", "1"]);
         pings_pass(net.lan(B), net.site(A).lan4(), &["-c", "2", "-i", "0.1", "-W", "1"]);
-        seen.insert(b.status().unwrap().endpoint(0));
+        seen.insert(b.state().endpoint(0));
     }
     assert!(seen.len() > 1, "the NAT always gave the same port: {seen:?}");
 }
@@ -193,7 +193,7 @@ fn an_uplink_that_was_down_carries_the_tunnel_again_at_once() {
 }
 
 fn up_all_the_time(daemon: &Daemon<'_>) {
-    assert!(daemon.status().unwrap().is_up());
+    assert!(daemon.state().is_up());
     assert_eq!(daemon.log().matches("tunnel is up").count(), 1, "{}", daemon.log());
 }
 
@@ -244,7 +244,7 @@ fn when_the_default_route_moves_to_another_uplink_the_tunnel_follows() {
             let endpoint = status.endpoint(0);
             endpoint.starts_with("198.19.1.1:") || endpoint.starts_with("[2001:db8:91::1]:")
         });
-        assert!(a.status().unwrap().is_up() && !a.log().contains("tunnel is down"), "{}", a.log());
+        assert!(a.state().is_up() && !a.log().contains("tunnel is down"), "{}", a.log());
         net.internet.nft("old", &[]);
         drop((a, b));
         gateway.ip("route del default via 2001:db8:91::fe dev wan2\n");
