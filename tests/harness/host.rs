@@ -191,6 +191,14 @@ impl Host {
         lines.join("\n")
     }
 
+    /// UDP datagrams that came to a full socket: UdpRcvbufErrors of /proc/net/snmp.
+    pub fn full_sockets(&self) -> u64 {
+        let text = self.ask("cat", &["/proc/net/snmp"]);
+        let mut lines = text.lines().filter(|line| line.starts_with("Udp:")).map(|line| line.split(' '));
+        let at = lines.next().unwrap().position(|name| name == "RcvbufErrors").unwrap();
+        lines.next().unwrap().nth(at).unwrap().parse().unwrap()
+    }
+
     /// What `/etc/hosts` holds for programs started inside from now on.
     pub fn etc_hosts(&self, lines: &str) {
         self.etc_file("hosts", lines);

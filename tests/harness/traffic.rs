@@ -41,6 +41,13 @@ pub fn pings_pass(from: &Host, to: IpAddr, arguments: &[&str]) {
     none_is_lost(&finished, count, &format!("{} to {to}", from.name()));
 }
 
+/// Pings until one is answered.
+pub fn reached(from: &Host, to: IpAddr, within: Duration) {
+    eventually(within, &format!("{to} answers"), || {
+        (ping(from, to, &["-c", "1", "-W", "1"]).0.received == 1).then_some(())
+    });
+}
+
 /// The first `count` of a `ping -c` with -w, which sends on until so many are answered, and without -q. Of a lost one
 /// the number is missing; a late one is not lost.
 pub fn none_is_lost(finished: &Finished, count: u32, whose: &str) {

@@ -9,7 +9,7 @@ use crate::harness::daemon::{Daemon, write_secret};
 use crate::harness::file::File;
 use crate::harness::packets::noise;
 use crate::harness::stock::{Peering, Program, Stock, installed};
-use crate::harness::traffic::{none_is_lost, pings_pass, tcp_transfer, udp_echo};
+use crate::harness::traffic::{none_is_lost, pings_pass, reached, tcp_transfer, udp_echo};
 use crate::harness::*;
 
 const WHOLE: usize = 10 << 20;
@@ -96,6 +96,8 @@ fn linkspan_wg_initiates(program: Program) {
     let b = net.stock(program, B, A, &Peering { preshared_key: Some(&key), ..Peering::default() });
     let endpoint = Some(net.site(B).endpoint4());
     let a = net.stock(Program::LinkspanWg, A, B, &Peering { endpoint, preshared_key: Some(&key), keepalive: None });
+    // The first packet waits for a session no longer than a second.
+    reached(net.lan(A), net.site(B).lan4(), seconds(20));
     everything_passes(&net, true);
     we_move(&net, &b);
     they_move(&net, || a.endpoint(), &b);
@@ -126,7 +128,7 @@ fn they_initiate(program: Program) {
     let peering = Peering { endpoint: Some(net.site(A).endpoint6()), keepalive: Some(5), ..Peering::default() };
     let _b = net.stock(program, B, A, &peering);
     a.wait_up();
-    assert_eq!(a.status().unwrap().endpoint(0), net.site(B).endpoint6().to_string());
+    assert_eq!(a.state().endpoint(0), net.site(B).endpoint6().to_string());
     everything_passes(&net, false);
 }
 
@@ -174,6 +176,7 @@ fn all_of_them_renew_their_keys_while_pings_pass() {
     let _f = net.stock(Program::WireguardGo, f, e, &Peering::default());
     let _e = net.stock(Program::LinkspanWg, e, f, &knows(f));
     a.wait_up();
+    reached(net.lan(e), net.site(f).lan4(), seconds(20));
     let pairs = [(A, B), (A, C), (A, d), (e, f)];
     let (count, last) = ((RENEWED * 10).to_string(), (RENEWED + 40).to_string());
     let all = pairs.map(|(from, to)| {
