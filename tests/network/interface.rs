@@ -71,7 +71,7 @@ fn without_a_listening_port_it_brings_its_own_when_it_goes_up() {
 fn the_mtu_of_the_interface_is_followed() {
     let Some(net) = Net::two_sites() else { return };
     let (a, b) = pair(&net);
-    reaches(&net, seconds(5));
+    reaches(&net, seconds(10));
     assert!(net.gateway(A).ask("ip", &["link", "show", &a.name]).contains("mtu 1420"));
     for mtu in [576, 1200, 1500, 8920, 65_000] {
         net.gateway(A).ip(&format!("link set {} mtu {mtu}\n", a.name));
@@ -89,7 +89,7 @@ fn the_mtu_of_the_interface_is_followed() {
 fn with_an_mtu_beyond_what_a_tunnel_carries_the_sender_is_told_what_fits() {
     let Some(net) = Net::two_sites() else { return };
     let (a, b) = pair(&net);
-    reaches(&net, seconds(5));
+    reaches(&net, seconds(10));
     for (site, interface) in [(A, &a), (B, &b)] {
         net.gateway(site).ip(&format!("link set {} mtu 65535\n", interface.name));
     }
@@ -148,7 +148,7 @@ fn without_a_watch_on_its_socket_it_does_not_start_and_names_the_limit() {
 fn down_it_has_no_port_and_no_session_and_up_again_it_has_both() {
     let Some(net) = Net::two_sites() else { return };
     let (a, b) = pair(&net);
-    reaches(&net, seconds(5));
+    reaches(&net, seconds(10));
     let gateway = net.gateway(A);
     gateway.ip(&format!("link set {} down\n", a.name));
     let listens = || gateway.ask("cat", &["/proc/net/udp"]).contains(&format!(":{PORT_A:04X}"));
@@ -164,7 +164,7 @@ fn down_it_has_no_port_and_no_session_and_up_again_it_has_both() {
 fn it_works_in_another_network_namespace_and_notices_everything_there() {
     let Some(net) = Net::two_sites() else { return };
     let (mut a, b) = pair(&net);
-    reaches(&net, seconds(5));
+    reaches(&net, seconds(10));
     let cell = Host::new("cell");
     net.gateway(A).ip(&format!("link set {} netns {}\n", a.name, cell.name()));
     address(&cell, &a, 1);

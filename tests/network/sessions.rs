@@ -3,7 +3,7 @@
 use crate::harness::daemon::Daemon;
 use crate::harness::file::File;
 use crate::harness::net::PORT;
-use crate::harness::traffic::{ping, pings_pass};
+use crate::harness::traffic::{pings_pass, reached};
 use crate::harness::*;
 
 /// Pings both ways between the LANs.
@@ -104,9 +104,7 @@ fn after_a_restart_of_one_end_the_other_follows_at_once() {
     // At the first try: there is another after 5 s.
     a.wait_up_within(seconds(4));
     // Until it has opened A's first packet, B goes on with the session of before.
-    eventually(seconds(4), "B reaches A", || {
-        (ping(net.lan(B), net.site(A).lan4(), &["-c", "1", "-W", "1"]).0.received == 1).then_some(())
-    });
+    reached(net.lan(B), net.site(A).lan4(), seconds(4));
     assert!(b.state().is_up());
 }
 

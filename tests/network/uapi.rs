@@ -119,7 +119,7 @@ fn every_address_that_wg_can_name_fits_one_peer_and_forty_peers_have_theirs() {
 fn wg_conf_commands_set_add_and_keep_what_they_should() {
     let Some(net) = Net::two_sites() else { return };
     let (a, b) = pair(&net);
-    reaches(&net, seconds(5));
+    reaches(&net, seconds(10));
     let of_b =
         format!("[Peer]\nPublicKey = {}\nAllowedIPs = 10.9.0.2/32\nEndpoint = 198.18.2.1:{PORT_B}\n", b.public());
     let interface = format!("[Interface]\nPrivateKey = {}\nListenPort = {PORT_A}\n", *a.key.reveal());
@@ -207,7 +207,7 @@ fn a_request_may_come_in_pieces_and_another_may_follow_on_the_same_connection() 
 fn a_port_that_is_taken_is_refused_and_the_old_one_serves_on() {
     let Some(net) = Net::two_sites() else { return };
     let (a, b) = pair(&net);
-    reaches(&net, seconds(5));
+    reaches(&net, seconds(10));
     let _taken = net.gateway(B).udp("0.0.0.0:7009");
     let refused = wg(&["set", &b.name, "listen-port", "7009"]);
     assert!(!refused.status.success() && refused.stderr.contains("Address already in use"), "{refused:?}");
@@ -221,7 +221,7 @@ fn a_port_that_is_taken_is_refused_and_the_old_one_serves_on() {
 fn the_port_and_the_mark_change_without_losing_the_session() {
     let Some(net) = Net::two_sites() else { return };
     let (a, b) = pair(&net);
-    reaches(&net, seconds(5));
+    reaches(&net, seconds(10));
     let handshake = a.show("latest-handshakes");
     for port in [7010, 7011, PORT_B, 500] {
         b.set(&format!("listen-port {port}"));
@@ -241,7 +241,7 @@ fn the_port_and_the_mark_change_without_losing_the_session() {
 fn keys_change_under_traffic() {
     let Some(net) = Net::two_sites() else { return };
     let (mut a, b) = pair(&net);
-    reaches(&net, seconds(5));
+    reaches(&net, seconds(10));
     let psk = linkspan::tunnel::key::PresharedKey::generate().unwrap();
     // Until both have it, the session of before serves on.
     a.set(&format!("peer {} preshared-key {}", b.public(), a.secret("psk", &psk.reveal()).display()));

@@ -8,7 +8,7 @@ use crate::harness::host::Host;
 use crate::harness::net::{Links, PORT};
 use crate::harness::packets::noise;
 use crate::harness::stock::{Peering, Program, installed};
-use crate::harness::traffic::{learn_path_mtu, ping, pings_pass, tcp_transfer};
+use crate::harness::traffic::{learn_path_mtu, ping, pings_pass, reached, tcp_transfer};
 use crate::harness::*;
 
 /// Pings from a LAN host, 20 a second, while something happens.
@@ -183,10 +183,7 @@ fn an_uplink_that_was_down_carries_the_tunnel_again_at_once() {
             "link set wan up\naddress replace 2001:db8:1::1/64 dev wan nodad\nroute add default via 198.18.1.254\n",
         );
         // Below the tunnel's 5 s.
-        eventually(Duration::from_millis(4500), "pings pass again", || {
-            let (pings, _) = ping(net.lan(A), net.site(B).lan4(), &["-c", "1", "-W", "1"]);
-            (pings.received == 1).then_some(())
-        });
+        reached(net.lan(A), net.site(B).lan4(), Duration::from_millis(4500));
         pings_pass(net.lan(B), net.site(A).lan4(), &["-c", "2", "-i", "0.1", "-W", "1"]);
     }
     up_all_the_time(&a);
