@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 use nix::net::if_::if_nametoindex;
@@ -19,7 +19,7 @@ use super::host::Host;
 const ETH_P_ALL: u16 = 3;
 const ETHERNET: usize = 14;
 /// More frames than wait in the largest buffer.
-const AFTER_THE_STOP: usize = 1 << 19;
+const AT_THE_END: usize = 1 << 19;
 
 /// A packet socket on one interface.
 pub struct Port {
@@ -117,8 +117,11 @@ impl Capture {
             while !stopped.load(Ordering::Relaxed) {
                 hear();
             }
-            // All that was there before the stop is still taken; what goes on for ever is not waited for.
-            let _ = (0..AFTER_THE_STOP).find(|_| hear().is_none());
+            // What is under way still comes, and what goes on for ever is not waited for. All that waits then is taken.
+            let end = Instant::now() + Duration::from_secs(1);
+            while Instant::now() < end && hear().is_some() {}
+            port.socket.set_nonblocking(true).unwrap();
+            let _ = (0..AT_THE_END).find(|_| hear().is_none());
         });
         Self { frames, stop, thread: Some(thread) }
     }
