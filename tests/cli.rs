@@ -206,7 +206,7 @@ fn a_watch_on_a_terminal_is_in_place_and_ctrl_c_brings_the_cursor_back() {
     // script(1) is a terminal, hands Ctrl-C on, and ends as its program does; a shell between them would die of it.
     let watch = format!("exec {LINKSPAN} status --watch --socket {}", path(&socket));
     let mut command = Command::new("timeout");
-    command.args(["--foreground", "30", "script", "-qefc", &watch, "/dev/null"]);
+    command.args(["--foreground", "30", "script", "-qefc", &watch, "/dev/null"]).env("SHELL", "/bin/sh");
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut output = child.stdout.take().unwrap();
     let mut shown = String::new();
@@ -275,7 +275,9 @@ fn the_demo_asks_kindly_for_root() {
     let folder = tempfile::tempdir().unwrap();
     fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
     let program = folder.path().join("linkspan");
-    fs::copy(LINKSPAN, &program).unwrap();
+    // By another process: a program that another test forks meanwhile would have ours still open for writing.
+    let copy = Command::new("install").args(["-m", "755", LINKSPAN, path(&program)]).status().unwrap();
+    assert!(copy.success());
     let mut command = Command::new(program);
     command.arg("demo").current_dir("/");
     if nix::unistd::geteuid().is_root() {

@@ -55,23 +55,24 @@ fn is_replaced_when_frozen(name: &str) {
     let before = a.daemon().unwrap();
     let frozen = Frozen::new(thread(before, name));
     let since = Instant::now();
-    eventually(seconds(15), "another daemon runs", || {
+    // The watchdog's 15 s, and a start. Without it, nobody would ever replace the daemon.
+    eventually(seconds(25), "another daemon runs", || {
         frozen.news();
         (a.daemon().is_some_and(|now| now != before) && a.property("ActiveState") == "active").then_some(())
     });
     eprintln!("replaced after {:?}", since.elapsed());
     drop(frozen);
-    assert!(a.journal().contains("Watchdog timeout"));
+    a.journal_tells("Watchdog timeout");
     a.wait_up(seconds(10));
     networks_reach_each_other(&net);
 }
 
 #[test]
-fn a_frozen_worker_is_replaced_within_15_s() {
+fn a_frozen_worker_is_replaced() {
     is_replaced_when_frozen("outbound-0");
 }
 
 #[test]
-fn a_frozen_timer_is_replaced_within_15_s() {
+fn a_frozen_timer_is_replaced() {
     is_replaced_when_frozen("handshakes");
 }

@@ -69,7 +69,7 @@ impl Drop for Groups {
         };
         // A process that was killed leaves its group a little later.
         let attempt = || self.0.iter().all(gone).then_some(());
-        let within = Duration::from_secs(5);
+        let within = Duration::from_secs(10);
         if std::thread::panicking() {
             let _ = std::panic::catch_unwind(|| eventually(within, "the control groups are empty", attempt));
         } else {

@@ -137,7 +137,14 @@ impl<'n> Machine<'n> {
 
     /// All that the journal holds of linkspan@wan0, with every field.
     pub fn journal(&self) -> String {
-        self.run("journalctl --all --output=verbose --unit=linkspan@wan0")
+        self.run("journalctl --sync; journalctl --all --output=verbose --unit=linkspan@wan0")
+    }
+
+    /// Waits until these words are in it: what was said may still be under way to it.
+    pub fn journal_tells(&self, words: &str) {
+        eventually(seconds(5), &format!("{words:?} is in the journal"), || {
+            self.journal().contains(words).then_some(())
+        });
     }
 }
 

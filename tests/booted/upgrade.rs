@@ -9,8 +9,9 @@ use crate::machine::Machine;
 use crate::package::{NEXT, PACKAGES};
 use crate::sites::{HOSTS, linked, networks, networks_reach_each_other};
 
-/// For how long a restart may keep packets back, and for how long on a machine that is busy with something else.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(300), Duration::from_secs(2));
+/// For how long a restart may keep packets back, and for how long on a machine that is busy with something else: TCP
+/// tries again after 0.2, 0.6, 1.4 and 3 s, the tunnel after 5 s.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(300), Duration::from_millis(4900));
 
 /// From A's LAN to B's.
 fn stream(net: &Net) -> Stream {

@@ -18,6 +18,8 @@ use super::host::Host;
 
 const ETH_P_ALL: u16 = 3;
 const ETHERNET: usize = 14;
+/// More frames than wait in the largest buffer.
+const AT_THE_END: usize = 1 << 19;
 
 /// A packet socket on one interface.
 pub struct Port {
@@ -115,9 +117,11 @@ impl Capture {
             while !stopped.load(Ordering::Relaxed) {
                 hear();
             }
-            // All that was there before the stop is still taken; what goes on for ever is not waited for.
+            // What is under way still comes, and what goes on for ever is not waited for. All that waits then is taken.
             let end = Instant::now() + Duration::from_secs(1);
             while Instant::now() < end && hear().is_some() {}
+            port.socket.set_nonblocking(true).unwrap();
+            let _ = (0..AT_THE_END).find(|_| hear().is_none());
         });
         Self { frames, stop, thread: Some(thread) }
     }
@@ -133,9 +137,9 @@ impl Capture {
         std::mem::take(&mut *self.frames.lock().unwrap())
     }
 
-    /// The first thing that `pick` finds, within 5 s.
+    /// The first thing that `pick` finds, within 10 s.
     pub fn wait<T>(&self, what: &str, pick: impl Fn(&Frame) -> Option<T>) -> T {
-        eventually(Duration::from_secs(5), what, || self.frames.lock().unwrap().iter().find_map(&pick))
+        eventually(Duration::from_secs(10), what, || self.frames.lock().unwrap().iter().find_map(&pick))
     }
 
     fn join(&mut self) {

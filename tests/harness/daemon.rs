@@ -192,9 +192,14 @@ impl Daemon<'_> {
         Status::parse(&self.ask_status(&["--json"]).stdout)
     }
 
+    /// Its state as soon as it answers: `linkspan status` gives up after 2 s.
+    pub fn state(&self) -> Status {
+        eventually(seconds(20), "its status", || self.status())
+    }
+
     /// Waits until every tunnel of it is up.
     pub fn wait_up(&self) -> Status {
-        self.wait_up_within(seconds(10))
+        self.wait_up_within(seconds(30))
     }
 
     pub fn wait_up_within(&self, within: Duration) -> Status {
@@ -203,20 +208,20 @@ impl Daemon<'_> {
 
     /// Waits until its status shows something.
     pub fn wait(&self, what: &str, mut holds: impl FnMut(&Status) -> bool) -> Status {
-        eventually(seconds(10), what, || self.status().filter(&mut holds))
+        eventually(seconds(30), what, || self.status().filter(&mut holds))
     }
 
-    /// SIGTERM; it must end well within 5 s.
+    /// SIGTERM; it must end. 15 s: before that it writes to a disk, which may be busy.
     pub fn stop(&mut self) {
         self.signal(Signal::SIGTERM);
-        let status = self.wait_exit(seconds(5));
+        let status = self.wait_exit(seconds(15));
         assert!(status.success(), "a clean stop ends with 0: {status}");
     }
 
     /// `kill -9`.
     pub fn kill(&mut self) {
         self.signal(Signal::SIGKILL);
-        self.wait_exit(seconds(5));
+        self.wait_exit(seconds(15));
     }
 
     pub fn signal(&self, signal: Signal) {

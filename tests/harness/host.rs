@@ -34,6 +34,32 @@ const PREFIX: &str = "lst";
 /// Where `ip netns exec` finds files that stand for those of /etc.
 const ETC: &str = "/etc/netns";
 
+/// What our programs hear from the service manager, and the tests might have from theirs.
+const OF_A_MANAGER: &[&str] = &[
+    "NOTIFY_SOCKET",
+    "WATCHDOG_USEC",
+    "WATCHDOG_PID",
+    "LISTEN_FDS",
+    "LISTEN_PID",
+    "LISTEN_FDNAMES",
+    "STATE_DIRECTORY",
+    "CREDENTIALS_DIRECTORY",
+    "JOURNAL_STREAM",
+    "SERVICE_RESULT",
+];
+/// What else they read.
+const SETTINGS: &[&str] = &[
+    "LINKSPAN_LOG",
+    "RUST_LOG",
+    "LOG_LEVEL",
+    "WG_LOG_LEVEL",
+    "WG_LOG_FILE",
+    "WG_PROCESS_FOREGROUND",
+    "WG_THREADS",
+    "WG_TUN_FD",
+    "WG_UAPI_FD",
+];
+
 impl Host {
     /// An empty machine: loopback up, no duplicate address detection (addresses work at once).
     pub fn new(role: &str) -> Self {
@@ -87,6 +113,7 @@ impl Host {
     pub fn command(&self, program: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.name, program]).args(arguments);
+        OF_A_MANAGER.iter().chain(SETTINGS).for_each(|name| _ = command.env_remove(name));
         command
     }
 
@@ -162,6 +189,14 @@ impl Host {
         let mut lines: Vec<String> = links.chain(rest).collect();
         lines.sort_unstable();
         lines.join("\n")
+    }
+
+    /// UDP datagrams that came to a full socket: UdpRcvbufErrors of /proc/net/snmp.
+    pub fn full_sockets(&self) -> u64 {
+        let text = self.ask("cat", &["/proc/net/snmp"]);
+        let mut lines = text.lines().filter(|line| line.starts_with("Udp:")).map(|line| line.split(' '));
+        let at = lines.next().unwrap().position(|name| name == "RcvbufErrors").unwrap();
+        lines.next().unwrap().nth(at).unwrap().parse().unwrap()
     }
 
     /// What `/etc/hosts` holds for programs started inside from now on.

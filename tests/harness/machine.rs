@@ -58,7 +58,7 @@ impl Machine {
             }
         });
         let mut machine = Self { child, console, lines };
-        machine.until(seconds(90), "ready");
+        machine.until(seconds(240), "ready");
         machine.run(
             "echo 0 >/proc/sys/net/ipv6/conf/all/accept_dad; echo 0 >/proc/sys/net/ipv6/conf/eth0/accept_dad; \
              ip link set eth0 up; ip address add 198.18.9.1/24 dev eth0; ip address add 2001:db8:9::1/64 dev eth0; \
@@ -94,10 +94,10 @@ impl Machine {
         lines.join("\n")
     }
 
-    /// A whole command, of 20 s at the most.
+    /// A whole command, of 60 s at the most.
     pub fn run(&mut self, command: &str) -> String {
         self.begin(command);
-        self.end(seconds(20))
+        self.end(seconds(60))
     }
 
     pub fn endpoint4(&self) -> SocketAddr {

@@ -54,6 +54,7 @@ impl Net {
             return None;
         }
         sweep();
+        folder_for_wg();
         let internet = Host::new("internet");
         forward(&internet);
         let mut keys: Vec<PrivateKey> = (0..sites).map(|_| PrivateKey::generate().unwrap()).collect();
@@ -102,16 +103,17 @@ impl Net {
     /// Puts a site behind a NAT that forgets a silent UDP flow after `timeout` seconds and lets nothing in unasked.
     pub fn nat(&self, site: usize, timeout: u16) {
         let number = self.site(site).number;
-        for key in ["udp_timeout", "udp_timeout_stream"] {
-            self.internet.sysctl(&format!("net/netfilter/nf_conntrack_{key}"), &timeout.to_string());
-        }
         let masquerade = [
             format!("ip saddr 198.18.{number}.0/24 masquerade"),
             format!("ip6 saddr 2001:db8:{number}::/64 masquerade"),
         ];
         let unasked = format!("oifname \"u{number}\" ct state new drop");
         let lines = [chain("postrouting", "nat", &masquerade), chain("forward", "filter", &[unasked])];
+        // It is this that loads the module whose settings they are.
         self.internet.nft("nat", &lines);
+        for key in ["udp_timeout", "udp_timeout_stream"] {
+            self.internet.sysctl(&format!("net/netfilter/nf_conntrack_{key}"), &timeout.to_string());
+        }
     }
 }
 
@@ -191,6 +193,15 @@ fn chain(hook: &str, kind: &str, rules: &[String]) -> String {
 fn forward(host: &Host) {
     host.sysctl("net/ipv4/ip_forward", "1");
     host.sysctl("net/ipv6/conf/all/forwarding", "1");
+}
+
+/// Where `wg` looks for sockets. Whoever makes it takes it away, perhaps while a program of another test counts on it:
+/// so nobody else makes it, and it stays.
+fn folder_for_wg() {
+    let folder = Path::new("/var/run/wireguard");
+    if std::fs::create_dir(folder).is_ok() {
+        open_to_all(folder);
+    }
 }
 
 fn open_to_all(path: &Path) {

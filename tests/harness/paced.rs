@@ -14,12 +14,13 @@ const TURN: Duration = Duration::from_millis(1);
 pub struct Paced {
     /// Where the datagrams go.
     pub to: SocketAddr,
-    stop: Arc<AtomicBool>,
+    /// For the sender, and then for the receiver.
+    stop: [Arc<AtomicBool>; 2],
     sent: Arc<AtomicU64>,
     received: Arc<AtomicU64>,
     /// Longest time between two arrivals, in microseconds.
     gap: Arc<AtomicU64>,
-    threads: Vec<JoinHandle<()>>,
+    threads: Option<[JoinHandle<()>; 2]>,
 }
 
 /// What became of it.
@@ -39,16 +40,16 @@ impl Paced {
         let socket = from.udp(if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" });
         let to = sink.local_addr().unwrap();
         socket.connect(to).unwrap();
-        let stop = Arc::new(AtomicBool::new(false));
+        let stop = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
         let [sent, received, gap] = [(); 3].map(|()| Arc::new(AtomicU64::new(0)));
-        let threads = vec![
-            spawn(&stop, &sent, move |stop, sent| send(&socket, each_turn, size, stop, sent)),
-            spawn(&stop, &received, {
+        let threads = [
+            spawn(&stop[0], &sent, move |stop, sent| send(&socket, each_turn, size, stop, sent)),
+            spawn(&stop[1], &received, {
                 let gap = Arc::clone(&gap);
                 move |stop, received| receive(&sink, stop, received, &gap)
             }),
         ];
-        Self { to, stop, sent, received, gap, threads }
+        Self { to, stop, sent, received, gap, threads: Some(threads) }
     }
 
     pub fn sent(&self) -> u64 {
@@ -59,7 +60,12 @@ impl Paced {
         self.received.load(Relaxed)
     }
 
-    /// Ends it, after what is under way had time to arrive.
+    /// The longest time between two arrivals since this was last asked.
+    pub fn take_gap(&self) -> Duration {
+        Duration::from_micros(self.gap.swap(0, Relaxed))
+    }
+
+    /// Ends it, once all has arrived or nothing has come for 2 s.
     pub fn finish(mut self) -> Outcome {
         self.join();
         let [sent, received, gap] = [&self.sent, &self.received, &self.gap].map(|count| count.load(Relaxed));
@@ -67,9 +73,21 @@ impl Paced {
     }
 
     fn join(&mut self) {
-        self.stop.store(true, Relaxed);
-        for thread in self.threads.drain(..) {
-            let _ = thread.join();
+        let Some([sender, receiver]) = self.threads.take() else { return };
+        self.stop[0].store(true, Relaxed);
+        let _ = sender.join();
+        self.drain();
+        self.stop[1].store(true, Relaxed);
+        let _ = receiver.join();
+    }
+
+    fn drain(&self) {
+        let (mut seen, mut since) = (self.received(), Instant::now());
+        while seen < self.sent() && since.elapsed() < Duration::from_secs(2) {
+            std::thread::sleep(Duration::from_millis(10));
+            if self.received() > seen {
+                (seen, since) = (self.received(), Instant::now());
+            }
         }
     }
 }
@@ -113,11 +131,7 @@ fn send(socket: &UdpSocket, each_turn: u32, size: usize, stop: &AtomicBool, sent
 
 fn receive(sink: &UdpSocket, stop: &AtomicBool, received: &AtomicU64, gap: &AtomicU64) {
     let (mut buffer, mut last) = (vec![0; 1 << 16], None::<Instant>);
-    let mut stopped = None;
-    while stopped.is_none_or(|since: Instant| since.elapsed() < Duration::from_millis(300)) {
-        if stop.load(Relaxed) && stopped.is_none() {
-            stopped = Some(Instant::now());
-        }
+    while !stop.load(Relaxed) {
         if sink.recv(&mut buffer).is_err() {
             continue;
         }

@@ -54,7 +54,7 @@ impl Net {
 impl Prometheus<'_> {
     /// What the page of its API at `path` has under "data".
     pub fn api(&self, path: &str) -> Value {
-        let text = self.try_get(path).unwrap_or_else(|| panic!("no answer to {path}"));
+        let text = eventually(seconds(30), path, || self.try_get(path));
         let mut answer: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{path}: {error}: {text}"));
         assert_eq!(answer["status"], "success", "{path}: {answer}");
         answer["data"].take()

@@ -1,6 +1,7 @@
 //! Userspace WireGuards in a gateway, other people's and `linkspan-wg`, set up by `wg` as an administrator does it.
 
 use std::fs;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -90,7 +91,8 @@ impl Net {
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         let child = command.spawn().unwrap();
         let stock = Stock { host, name, directory, child };
-        eventually(seconds(10), "its control socket", || stock.socket().exists().then_some(()));
+        // The file is there before anybody listens.
+        eventually(seconds(30), "its control socket", || UnixStream::connect(stock.socket()).ok());
         stock.configure(self.site(here), self.site(far), peering);
         stock
     }
@@ -130,7 +132,7 @@ impl Stock<'_> {
 
     /// `wg` with these arguments.
     pub fn wg(&self, arguments: &[&str]) -> Finished {
-        self.host.output(seconds(5), "wg", arguments)
+        self.host.output(seconds(15), "wg", arguments)
     }
 
     /// `wg set` of its only peer, and these words.

@@ -1,5 +1,6 @@
 //! Traffic between hosts: ping, TCP, UDP.
 
+use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Shutdown, SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -31,10 +32,31 @@ pub fn ping(from: &Host, to: IpAddr, arguments: &[&str]) -> (Pings, Finished) {
     (Pings { sent: count("transmitted"), received: count("received") }, finished)
 }
 
-/// Every ping must be answered.
+/// Every ping must be answered, within 30 s in all. Of several, more are sent while answers are late; one stays one.
 pub fn pings_pass(from: &Host, to: IpAddr, arguments: &[&str]) {
-    let (pings, finished) = ping(from, to, arguments);
-    assert!(pings.sent > 0 && pings.sent == pings.received, "{} to {to}: {pings:?} {finished:?}", from.name());
+    let count = arguments.iter().skip_while(|word| **word != "-c").nth(1).expect("-c").parse().unwrap();
+    // Without -w, ping waits for a last answer no longer than for two round trips, if there was any other.
+    let patience = if count > 1 { ["-w", "30"] } else { ["-W", "30"] };
+    let (_, finished) = ping(from, to, &[arguments, &patience].concat());
+    none_is_lost(&finished, count, &format!("{} to {to}", from.name()));
+}
+
+/// Pings until one is answered.
+pub fn reached(from: &Host, to: IpAddr, within: Duration) {
+    eventually(within, &format!("{to} answers"), || {
+        (ping(from, to, &["-c", "1", "-W", "1"]).0.received == 1).then_some(())
+    });
+}
+
+/// The first `count` of a `ping -c` with -w, which sends on until so many are answered, and without -q. Of a lost one
+/// the number is missing; a late one is not lost.
+pub fn none_is_lost(finished: &Finished, count: u32, whose: &str) {
+    let number = |line: &str| line.split_once("icmp_seq=")?.1.split(' ').next()?.parse().ok();
+    let answers = finished.stdout.lines().filter(|line| line.contains(" bytes from "));
+    let answered: BTreeSet<u32> = answers.filter_map(number).collect();
+    let lost: Vec<u32> = (1..=count).filter(|number| !answered.contains(number)).collect();
+    let rest = &finished.stdout[finished.stdout.find("\n---").unwrap_or(0)..];
+    assert!(count > 0 && lost.is_empty(), "{whose}: {lost:?} of {count} are lost: {rest} {}", finished.stderr);
 }
 
 /// Pings with packets of `mtu` bytes until one is answered: from then on the sender knows what fits the path, and no

@@ -88,7 +88,7 @@ impl Net {
         command.stdin(Stdio::null()).stdout(file.try_clone().unwrap()).stderr(file);
         let child = command.spawn().unwrap();
         let interface = WgInterface { name, key: PrivateKey::generate().unwrap(), net: self, child, log };
-        eventually(seconds(5), "the socket accepts", || UnixStream::connect(socket_of(&interface.name)).ok());
+        eventually(seconds(15), "the socket accepts", || UnixStream::connect(socket_of(&interface.name)).ok());
         interface
     }
 }

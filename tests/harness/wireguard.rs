@@ -95,7 +95,7 @@ impl WgPeer {
 
     /// Waits for an inner packet that `wanted` accepts.
     pub fn wait(&mut self, what: &str, wanted: impl Fn(&[u8]) -> bool) -> Vec<u8> {
-        eventually(Duration::from_secs(5), what, || self.receive().filter(|packet| wanted(packet)))
+        eventually(Duration::from_secs(10), what, || self.receive().filter(|packet| wanted(packet)))
     }
 
     /// The ECN bits of its datagrams from now on.

@@ -10,6 +10,7 @@
 
 use std::cell::Cell;
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
 
 use linkspan::tunnel::key::{PresharedKey, PrivateKey, PublicKey};
 
@@ -18,7 +19,7 @@ use crate::harness::capture::{Datagram, Frame};
 use crate::harness::host::Host;
 use crate::harness::net::Links;
 use crate::harness::paced::Paced;
-use crate::harness::traffic::{ping, pings_pass};
+use crate::harness::traffic::{ping, pings_pass, reached};
 use crate::harness::wg::WgInterface;
 use crate::harness::*;
 
@@ -26,8 +27,13 @@ const PORT_C: u16 = 7003;
 const INSIDE_C: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 9, 0, 3));
 /// An address that B and C both have.
 const MOVING: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 9, 0, 100));
+/// A first initiation that is lost is followed by another after 5 s.
+const REACHED: Duration = seconds(15);
 /// Bytes of a datagram of the streams.
 const SIZE: usize = 200;
+/// Datagrams that what interrupts may cost, and what begins a session from nothing: a timer of 5 s would cost 5000.
+const SOME: u64 = 1000;
+const MORE: u64 = 3000;
 /// Datagrams that may be on their way at any moment.
 const UNDER_WAY: u64 = 50;
 /// Bytes of a keepalive.
@@ -112,7 +118,7 @@ fn what_interrupts_nothing_loses_nothing_and_every_byte_is_counted() {
     let uplink = Capture::start(net.gateway(A), "wan");
     let (a, b) = pair(&net);
     let c = third(&net, &a);
-    reaches(&net, seconds(5));
+    reaches(&net, REACHED);
     for (site, interface) in [(A, &a), (B, &b), (C, &c)] {
         // A busy machine is no reason for the kernel to drop anything.
         net.gateway(site).ip(&format!("link set {} txqueuelen 10000\n", interface.name));
@@ -144,7 +150,7 @@ fn the_endpoint_changes_its_family(net: &Net, streams: &Streams, a: &WgInterface
     for (of_b, of_a) in &endpoints {
         // As in the kernel, a datagram of B that is under way just then moves A back to where it came from.
         streams.during("an endpoint of the other family", 0, || {
-            eventually(seconds(5), "both have moved", || {
+            eventually(seconds(30), "both have moved", || {
                 a.set(&format!("peer {} endpoint {of_b}", b.public()));
                 streams.go_on("the streams go on");
                 (b.show("endpoints").ends_with(of_a) && a.show("endpoints").contains(of_b)).then_some(())
@@ -176,12 +182,15 @@ fn a_network_moves_between_peers(net: &Net, streams: &Streams, a: &WgInterface<'
     let count = |at: usize| heard[at].frames().iter().filter_map(bytes).sum::<usize>() / SIZE;
     for owner in [1, 0, 1, 0] {
         streams.during("a network moves to another peer", 0, || give(owner));
-        let (before, other) = (count(owner), count(1 - owner));
-        eventually(seconds(5), "the traffic follows", || (count(owner) > before + 100).then_some(()));
-        assert_eq!(count(1 - owner), other, "the other peer hears no more of it");
+        // What was under way still comes to the other peer; then it hears no more of it.
+        eventually(seconds(10), "the traffic follows, all of it", || {
+            let (before, other) = (count(owner), count(1 - owner));
+            eventually(seconds(5), "the traffic follows", || (count(owner) > before + 100).then_some(()));
+            (count(1 - owner) == other).then_some(())
+        });
     }
     let outcome = moving.finish();
-    assert_eq!((count(0) + count(1)) as u64, outcome.sent, "{outcome:?}");
+    eventually(seconds(5), "each came to one of them", || ((count(0) + count(1)) as u64 == outcome.sent).then_some(()));
 }
 
 fn the_mtu_goes_up_and_down(net: &Net, streams: &Streams, ends: [&WgInterface<'_>; 2]) {
@@ -233,38 +242,39 @@ fn keepalives_begin_at_once(net: &Net, streams: &Streams, a: &WgInterface<'_>, c
 fn what_interrupts_is_over_soon() {
     let Some(net) = Net::two_sites() else { return };
     let (mut a, b) = pair(&net);
-    reaches(&net, seconds(5));
+    reaches(&net, REACHED);
     let streams = Streams::start(net.gateway(A), net.gateway(B));
     for port in [7010, PORT_B] {
-        streams.during("another port of B", 200, || b.set(&format!("listen-port {port}")));
-        streams.during("another port of A", 200, || a.set(&format!("listen-port {}", port + 10)));
+        streams.during("another port of B", SOME, || b.set(&format!("listen-port {port}")));
+        streams.during("another port of A", SOME, || a.set(&format!("listen-port {}", port + 10)));
     }
     let psk = PresharedKey::generate().unwrap();
-    streams.during("a preshared key at A", 100, || {
+    streams.during("a preshared key at A", SOME, || {
         a.set(&format!("peer {} preshared-key {}", b.public(), a.secret("psk", &psk.reveal()).display()));
     });
-    streams.during("and at B", 100, || {
+    streams.during("and at B", SOME, || {
         b.set(&format!("peer {} preshared-key {}", a.public(), b.secret("psk", &psk.reveal()).display()));
     });
-    streams.during("no preshared key", 100, || {
+    streams.during("no preshared key", SOME, || {
         a.set(&format!("peer {} preshared-key /dev/null", b.public()));
         b.set(&format!("peer {} preshared-key /dev/null", a.public()));
     });
     let old = a.public();
     a.key = PrivateKey::generate().unwrap();
-    streams.during("another private key of A", 1000, || {
+    streams.during("another private key of A", MORE, || {
         b.set(&format!("peer {old} remove peer {} allowed-ips 10.9.0.1/32,fd09::1/128", a.public()));
         a.set_key();
     });
-    streams.during("B is removed and added again", 1000, || {
+    streams.during("B is removed and added again", MORE, || {
         a.set(&format!("peer {} remove", b.public()));
         a.set(&format!("peer {} allowed-ips 10.9.0.2/32,fd09::2/128 endpoint 198.18.2.1:{PORT_B}", b.public()));
     });
-    streams.during("another address of A", 1000, || {
+    streams.during("another address of A", MORE, || {
         net.gateway(A).ip("address add 198.18.1.99/24 dev wan\naddress del 198.18.1.1/24 dev wan\n\
              address replace 198.18.1.99/24 dev wan\nroute replace default via 198.18.1.254\n");
     });
-    assert!(b.show("endpoints").contains("198.18.1.99:"), "{}", b.show("endpoints"));
+    let follows = || b.show("endpoints").contains("198.18.1.99:").then_some(());
+    eventually(seconds(5), "B follows A", follows);
     streams.finish();
     counts_to_the_byte(&net, &a, &b);
 }
@@ -291,18 +301,16 @@ fn behind_a_nat_with_a_short_memory_a_persistent_keepalive_keeps_it_reachable() 
     let Some(net) = Net::two_sites() else { return };
     net.nat(A, 3);
     let (a, b) = pair(&net);
-    reaches(&net, seconds(5));
+    reaches(&net, REACHED);
     assert!(b.show("endpoints").contains("198.18.2.254:"), "the NAT's address: {}", b.show("endpoints"));
     // What is tested is the passing of time without traffic.
     let forgotten = || std::thread::sleep(seconds(4));
     forgotten();
     assert_eq!(ping(net.gateway(B), INSIDE_A, &["-c", "1", "-W", "1"]).0.received, 0, "the NAT forgets");
     a.set(&format!("peer {} persistent-keepalive 1", b.public()));
-    eventually(seconds(3), "it is reachable at once", || {
-        (ping(net.gateway(B), INSIDE_A, &["-c", "1", "-W", "1"]).0.received == 1).then_some(())
-    });
+    reached(net.gateway(B), INSIDE_A, seconds(10));
     forgotten();
-    pings_pass(net.gateway(B), INSIDE_A, &["-c", "1", "-W", "1"]);
+    reached(net.gateway(B), INSIDE_A, seconds(10));
 }
 
 /// A's interface moves into a cell that has nothing else, and back, while B sends to it.
@@ -310,7 +318,7 @@ fn behind_a_nat_with_a_short_memory_a_persistent_keepalive_keeps_it_reachable() 
 fn the_interface_moves_to_another_namespace_and_back_under_traffic() {
     let Some(net) = Net::two_sites() else { return };
     let (a, _b) = pair(&net);
-    reaches(&net, seconds(5));
+    reaches(&net, REACHED);
     let (cell, gateway) = (Host::new("cell"), net.gateway(A));
     let give = |host: &Host| host.ip(&format!("address add {INSIDE_A}/24 dev {0}\nlink set {0} up\n", a.name));
     cell.ip(&format!("address add {INSIDE_A}/32 dev lo\n"));
@@ -318,7 +326,7 @@ fn the_interface_moves_to_another_namespace_and_back_under_traffic() {
     let in_the_gateway = Paced::start(net.gateway(B), gateway, INSIDE_A, 1, SIZE);
     let arrives = |stream: &Paced, what: &str| {
         let before = stream.received();
-        eventually(seconds(8), what, || (stream.received() > before + 100).then_some(()));
+        eventually(seconds(20), what, || (stream.received() > before + 100).then_some(()));
     };
     arrives(&in_the_gateway, "the stream begins");
     gateway.ip(&format!("link set {} netns {}\n", a.name, cell.name()));

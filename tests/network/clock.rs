@@ -53,7 +53,7 @@ fn passes(net: &Net) {
 
 fn is_named(a: &Daemon<'_>) {
     let named = || a.status().filter(|status| status.warnings().contains(BEHIND));
-    eventually(seconds(5), "the status names it", named);
+    eventually(seconds(20), "the status names it", named);
     assert!(a.log().contains(BEHIND), "{}", a.log());
 }
 
@@ -90,9 +90,9 @@ fn a_clock_that_is_set_back_while_the_daemon_runs_harms_nothing() {
     a.write(&net.file(A, &[B]).with("mtu = 1380"));
     assert!(a.reload().status.success());
     // It has looked at the clock since then, more than once.
-    let uptime = a.status().unwrap().uptime();
+    let uptime = a.state().uptime();
     eventually(seconds(10), "some looks", || a.status().filter(|status| status.uptime() > uptime + 4));
-    assert!(!a.status().unwrap().warnings().contains(BEHIND));
+    assert!(!a.state().warnings().contains(BEHIND));
     passes(&net);
 }
 

@@ -9,7 +9,7 @@ use crate::harness::daemon::{Daemon, write_secret};
 use crate::harness::file::File;
 use crate::harness::packets::noise;
 use crate::harness::stock::{Peering, Program, Stock, installed};
-use crate::harness::traffic::{pings_pass, tcp_transfer, udp_echo};
+use crate::harness::traffic::{none_is_lost, pings_pass, reached, tcp_transfer, udp_echo};
 use crate::harness::*;
 
 const WHOLE: usize = 10 << 20;
@@ -96,6 +96,8 @@ fn linkspan_wg_initiates(program: Program) {
     let b = net.stock(program, B, A, &Peering { preshared_key: Some(&key), ..Peering::default() });
     let endpoint = Some(net.site(B).endpoint4());
     let a = net.stock(Program::LinkspanWg, A, B, &Peering { endpoint, preshared_key: Some(&key), keepalive: None });
+    // The first packet waits for a session no longer than a second.
+    reached(net.lan(A), net.site(B).lan4(), seconds(20));
     everything_passes(&net, true);
     we_move(&net, &b);
     they_move(&net, || a.endpoint(), &b);
@@ -126,7 +128,7 @@ fn they_initiate(program: Program) {
     let peering = Peering { endpoint: Some(net.site(A).endpoint6()), keepalive: Some(5), ..Peering::default() };
     let _b = net.stock(program, B, A, &peering);
     a.wait_up();
-    assert_eq!(a.status().unwrap().endpoint(0), net.site(B).endpoint6().to_string());
+    assert_eq!(a.state().endpoint(0), net.site(B).endpoint6().to_string());
     everything_passes(&net, false);
 }
 
@@ -139,7 +141,8 @@ fn a_rekey_loses_nothing(program: Program) {
     let _b = net.stock(program, B, A, &Peering { endpoint: Some(net.site(A).endpoint4()), ..Peering::default() });
     let a = net.start(A, &file(&net, Some(net.site(B).endpoint4()), None));
     a.wait_up();
-    let pinging = net.lan(A).command("ping", &["-q", "-i", "0.05", "-c", "2800", &net.site(B).lan4().to_string()]);
+    let to = net.site(B).lan4().to_string();
+    let pinging = net.lan(A).command("ping", &["-n", "-i", "0.05", "-c", "2800", "-w", "200", &to]);
     let pings = std::thread::spawn(move || host::finish(pinging, seconds(300)));
     let content = noise(8, WHOLE);
     while !pings.is_finished() {
@@ -147,8 +150,7 @@ fn a_rekey_loses_nothing(program: Program) {
         tcp_transfer(net.lan(B), net.lan(A), net.site(A).lan4(), &content, seconds(30));
         std::thread::sleep(seconds(5));
     }
-    let said = pings.join().unwrap().stdout;
-    assert!(said.contains(" 0% packet loss"), "{said}");
+    none_is_lost(&pings.join().unwrap(), 2800, "140 s");
 }
 
 /// ```text
@@ -158,7 +160,7 @@ fn a_rekey_loses_nothing(program: Program) {
 /// Pings for so long that every session is renewed once, and none is lost.
 #[test]
 fn all_of_them_renew_their_keys_while_pings_pass() {
-    const RENEWED: u64 = 130;
+    const RENEWED: u32 = 130;
     const RESPONSE: u8 = 2;
     let programs = [Program::WireguardGo, Program::Boringtun, Program::Gotatun];
     if !programs.iter().all(|program| installed(&program.path())) {
@@ -174,19 +176,19 @@ fn all_of_them_renew_their_keys_while_pings_pass() {
     let _f = net.stock(Program::WireguardGo, f, e, &Peering::default());
     let _e = net.stock(Program::LinkspanWg, e, f, &knows(f));
     a.wait_up();
+    reached(net.lan(e), net.site(f).lan4(), seconds(20));
     let pairs = [(A, B), (A, C), (A, d), (e, f)];
-    let count = (RENEWED * 10).to_string();
+    let (count, last) = ((RENEWED * 10).to_string(), (RENEWED + 40).to_string());
     let all = pairs.map(|(from, to)| {
         let to = net.site(to).lan4().to_string();
-        let command = net.lan(from).command("ping", &["-q", "-i", "0.1", "-c", &count, "-W", "5", &to]);
-        std::thread::spawn(move || host::finish(command, seconds(RENEWED + 60)))
+        let command = net.lan(from).command("ping", &["-n", "-i", "0.1", "-c", &count, "-w", &last, &to]);
+        std::thread::spawn(move || host::finish(command, seconds(u64::from(RENEWED) + 60)))
     });
     // Long after the first handshakes, and before the next.
-    std::thread::sleep(seconds(RENEWED / 2));
+    std::thread::sleep(seconds(u64::from(RENEWED) / 2));
     let renewals = pairs.map(|(here, _)| Capture::start(net.gateway(here), "wan"));
     for (pings, pair) in all.into_iter().zip(pairs) {
-        let said = pings.join().unwrap().stdout;
-        assert!(said.contains(" 0% packet loss"), "{pair:?}: {said}");
+        none_is_lost(&pings.join().unwrap(), RENEWED * 10, &format!("{pair:?}"));
     }
     for (heard, pair) in renewals.into_iter().zip(pairs) {
         let (here, far) = (net.site(pair.0).endpoint4(), net.site(pair.1).endpoint4());

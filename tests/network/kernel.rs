@@ -14,7 +14,7 @@ use crate::harness::file::File;
 use crate::harness::host::{Host, at};
 use crate::harness::machine::{Machine, NUMBER};
 use crate::harness::packets::noise;
-use crate::harness::traffic::ping;
+use crate::harness::traffic::{none_is_lost, ping};
 use crate::harness::*;
 
 const WHOLE: usize = 10 << 20;
@@ -136,7 +136,7 @@ fn we_initiate(net: &Net, far: &mut Far<'_>) {
     far.machine.run(&format!("echo {} >/tmp/preshared", preshared.as_str()));
     far.configure("preshared-key /tmp/preshared");
     let mut a = net.start(A, &far.file(Some(far.machine.endpoint4()), Some(&preshared)));
-    a.wait_up();
+    a.wait_up_within(PATIENCE);
     far.everything_passes();
 
     net.gateway(A).ip(
@@ -158,8 +158,8 @@ fn it_initiates(net: &Net, far: &mut Far<'_>) {
     let mut a = net.start(A, &far.file(None, None));
     a.wait("it answers", |_| true);
     far.configure("endpoint [2001:db8:1::1]:51820 persistent-keepalive 5");
-    a.wait_up_within(seconds(20));
-    assert_eq!(a.status().unwrap().endpoint(0), far.machine.endpoint6().to_string());
+    a.wait_up_within(PATIENCE);
+    assert_eq!(a.state().endpoint(0), far.machine.endpoint6().to_string());
     far.everything_passes();
     a.stop();
 }
@@ -179,21 +179,21 @@ fn linkspan_wg_initiates(net: &Net, far: &mut Far<'_>) {
     ));
     far.everything_passes();
     a.signal(Signal::SIGTERM);
-    assert!(a.wait_exit(seconds(5)).success());
+    assert!(a.wait_exit(seconds(15)).success());
 }
 
 /// 140 s of pings with transfers between them: the rekey at 120 s is in it.
 fn a_rekey_loses_nothing(net: &Net, far: &mut Far<'_>) {
     far.configure("");
     let a = net.start(A, &far.file(Some(far.machine.endpoint6()), None));
-    a.wait_up();
-    let pinging = net.lan(A).command("ping", &["-q", "-i", "0.02", "-c", "7000", &far.machine.inside().to_string()]);
+    a.wait_up_within(PATIENCE);
+    let to = far.machine.inside().to_string();
+    let pinging = net.lan(A).command("ping", &["-n", "-i", "0.02", "-c", "7000", "-w", "200", &to]);
     let pings = std::thread::spawn(move || host::finish(pinging, seconds(300)));
     while !pings.is_finished() {
         far.send();
         far.receive();
         std::thread::sleep(seconds(5));
     }
-    let said = pings.join().unwrap().stdout;
-    assert!(said.contains(" 0% packet loss"), "{said}");
+    none_is_lost(&pings.join().unwrap(), 7000, "140 s");
 }

@@ -12,6 +12,7 @@ mod faults;
 mod flood;
 mod hostile;
 mod imported;
+mod interface;
 mod interop;
 mod kernel;
 mod life;

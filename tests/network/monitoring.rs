@@ -1,6 +1,7 @@
 //! A daemon under the eyes of others: Prometheus with the shipped rules, readers of its JSON, an admin who changes its log.
 
 use std::process::Command;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -16,6 +17,12 @@ const METRICS: &str = "127.0.0.1:9586";
 /// Two sites; A has a port for metrics.
 fn link(net: &Net) -> (Daemon<'_>, Daemon<'_>) {
     net.link(&net.file(A, &[B]).with(&format!("metrics = {METRICS:?}")), &net.file(B, &[A]))
+}
+
+/// All that `linkspan status --json` says; it gives up after 2 s.
+fn status(daemon: &Daemon<'_>) -> Value {
+    let said = || Some(daemon.ask_status(&["--json"]).stdout).filter(|said| !said.is_empty());
+    serde_json::from_str(&eventually(seconds(20), "its status", said)).unwrap()
 }
 
 fn log_level(daemon: &Daemon<'_>, level: &[&str]) -> Finished {
@@ -53,7 +60,7 @@ fn prometheus_takes_all_metrics_and_answers_every_question_of_the_dashboard() {
     let Some(net) = Net::two_sites() else { return };
     let Some(prometheus) = net.prometheus(A, METRICS) else { return };
     let (a, _b) = link(&net);
-    pings_pass(net.lan(A), net.site(B).lan4(), &["-q", "-c", "300", "-i", "0.002", "-W", "2"]);
+    pings_pass(net.lan(A), net.site(B).lan4(), &["-c", "300", "-i", "0.002"]);
     let page = http_get(net.gateway(A), METRICS.parse().unwrap(), "/metrics").expect("a page");
     assert_eq!(check_metrics(&page).as_deref(), Some(""), "{page}");
     assert!(page.lines().any(|line| line.starts_with("linkspan_tunnel_handshakes_total{") && !line.ends_with(" 0")));
@@ -73,8 +80,10 @@ fn prometheus_takes_all_metrics_and_answers_every_question_of_the_dashboard() {
     for query in dashboard_queries() {
         prometheus.query(&query);
     }
-    let sent = prometheus.query("linkspan_tunnel_sent_packets_total")[0]["value"][1].as_str().unwrap().to_owned();
-    assert!(sent.parse::<f64>().unwrap() <= a.status().unwrap().sent(0).packets as f64);
+    let sample = || prometheus.query("linkspan_tunnel_sent_packets_total").first().cloned();
+    let sample = eventually(seconds(10), "what was sent", sample);
+    let sent: f64 = sample["value"][1].as_str().unwrap().parse().unwrap();
+    assert!(sent <= a.state().sent(0).packets as f64);
 }
 
 #[test]
@@ -83,7 +92,7 @@ fn the_status_of_a_real_daemon_fits_the_published_schema() {
     let b = net.start(B, &net.file(B, &[A]).endpoint(None::<&str>));
     let schema = schema();
     let fits = |daemon: &Daemon<'_>| {
-        let answer: Value = serde_json::from_str(&daemon.ask_status(&["--json"]).stdout).unwrap();
+        let answer = status(daemon);
         let faults: Vec<String> = schema.iter_errors(&answer).map(|error| format!("{error}")).collect();
         assert!(faults.is_empty(), "{faults:?} in {answer}");
         answer
@@ -110,7 +119,7 @@ fn a_rate_is_seen_while_something_goes_through() {
     let mut ping = net.lan(A).command("ping", &["-q", "-i", "0.01", "-s", "1000", "-w", "30", &far]);
     let mut ping = ping.stdout(std::process::Stdio::null()).spawn().unwrap();
     let rate = |way: &str| {
-        let answer: Value = serde_json::from_str(&a.ask_status(&["--json"]).stdout).unwrap();
+        let answer = status(&a);
         answer["connections"][0]["tunnels"][0][way]["bits_per_s"].as_u64().unwrap()
     };
     let seen = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
@@ -141,7 +150,11 @@ fn the_log_level_of_a_running_daemon_changes_and_no_key_is_told() {
     assert!(!a.log().contains(key.trim_end_matches('=')), "a key in the log");
 
     assert!(log_level(&a, &["error"]).status.success());
-    let quiet = a.log().len();
+    let quiet = eventually(seconds(10), "what was under way is written", || {
+        let before = a.log().len();
+        std::thread::sleep(Duration::from_millis(200));
+        (a.log().len() == before).then_some(before)
+    });
     drop(b);
     assert!(log_level(&a, &["loud"]).stderr.contains("not a log level"));
     assert_eq!(log_level(&a, &[]).stdout.trim().rsplit(' ').next(), Some("error"));

@@ -20,7 +20,8 @@ const NET_ADMIN_ONLY: &str = "0000000000001000";
 fn add_user(host: &Host) {
     for (file, line) in [("passwd", "linkspan:x:61184:61184::/:/bin/false"), ("group", "linkspan:x:61184:")] {
         let of_the_machine = fs::read_to_string(Path::new("/etc").join(file)).unwrap();
-        host.etc_file(file, &format!("{of_the_machine}{line}\n"));
+        let others = of_the_machine.lines().filter(|line| !line.starts_with("linkspan:"));
+        host.etc_file(file, &others.chain([line, ""]).collect::<Vec<_>>().join("\n"));
     }
 }
 
@@ -74,7 +75,7 @@ impl Run {
 
     fn stop(mut self) {
         kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), Signal::SIGTERM).unwrap();
-        let status = eventually(seconds(5), "the daemon ends", || self.child.try_wait().unwrap());
+        let status = eventually(seconds(15), "the daemon ends", || self.child.try_wait().unwrap());
         assert!(status.success(), "{status}");
     }
 }
@@ -92,19 +93,21 @@ fn named(mut file: file::File) -> file::File {
     file
 }
 
+/// The program where strangers can start it, too. Copied by a program: a file that was open for writing here could be
+/// busy, in a process that another test forks meanwhile.
+fn for_strangers(net: &Net) -> PathBuf {
+    let copy = net.directory("bin").join("linkspan");
+    let status = Command::new("install").args(["-m", "755", LINKSPAN]).arg(&copy).status().unwrap();
+    assert!(status.success(), "{status}");
+    copy
+}
+
 /// Exit code of `linkspan status` as a stranger who is in these groups.
-fn ask(socket: &Path, groups: &[&str]) -> Option<i32> {
+fn ask(program: &Path, socket: &Path, groups: &[&str]) -> Option<i32> {
     let mut command = Command::new("setpriv");
-    command.args(["--reuid", "65534", "--regid", "65534"]).args(groups).args([LINKSPAN, "status", "--socket"]);
-    finish(
-        {
-            command.arg(socket);
-            command
-        },
-        seconds(10),
-    )
-    .status
-    .code()
+    command.args(["--reuid", "65534", "--regid", "65534"]).args(groups);
+    command.arg(program).args(["status", "--socket"]).arg(socket);
+    finish(command, seconds(10)).status.code()
 }
 
 #[test]
@@ -112,13 +115,14 @@ fn root_becomes_the_user_linkspan_whose_group_may_ask_for_the_status() {
     let Some(net) = Net::two_sites() else { return };
     add_user(net.gateway(A));
     let _b = net.start(B, &net.file(B, &[A]));
-    let before = net.gateway(A).footprint();
+    let (before, program) = (net.gateway(A).footprint(), for_strangers(&net));
     for start in ["first", "second"] {
         let file = named(net.file(A, &[B]));
         let wg_socket = socket_of(&file.name);
         let run = Run::start(&net, &file);
-        eventually(seconds(10), "it is up", || (ask(&run.socket(), &["--groups", "61184"]) == Some(0)).then_some(()));
-        assert_eq!(ask(&run.socket(), &["--clear-groups"]), Some(2), "strangers may not");
+        let may_ask = || ask(&program, &run.socket(), &["--groups", "61184"]) == Some(0);
+        eventually(seconds(30), "it is up", || may_ask().then_some(()));
+        assert_eq!(ask(&program, &run.socket(), &["--clear-groups"]), Some(2), "strangers may not");
         for (thread, uids) in run.threads("Uid") {
             assert_eq!(uids, [USER.to_string().as_str(); 4].join("\t"), "{thread}, {start} start");
         }
@@ -140,14 +144,14 @@ fn what_root_wrote_before_there_was_a_user_is_taken_over() {
     let file = named(net.file(A, &[B]));
     let as_root = Run::start(&net, &file);
     let state = as_root.state();
-    eventually(seconds(10), "it writes its mark", || state.exists().then_some(()));
+    eventually(seconds(30), "it writes its mark", || state.exists().then_some(()));
     assert!(socket_of(&file.name).exists(), "`wg` may ask");
     as_root.stop();
     assert!(!socket_of(&file.name).exists(), "the socket of `wg` is left");
     assert_eq!(fs::metadata(&state).unwrap().uid(), 0);
     add_user(net.gateway(A));
     let run = Run::start(&net, &file);
-    eventually(seconds(10), "the user has it", || (fs::metadata(&state).unwrap().uid() == USER).then_some(()));
+    eventually(seconds(30), "the user has it", || (fs::metadata(&state).unwrap().uid() == USER).then_some(()));
     run.stop();
 }
 
@@ -158,7 +162,7 @@ fn the_thread_that_resolves_names_has_no_more_than_the_others() {
     net.gateway(A).etc_file("resolv.conf", "nameserver 198.18.2.77\n");
     let run = Run::start(&net, &named(net.file(A, &[B])).endpoint(Some("vpn-b.example.com:51820")));
     let resolver = |run: &Run| run.threads("CapPrm").into_iter().find(|(thread, _)| thread == "resolve");
-    let (_, capabilities) = eventually(seconds(3), "it resolves the name", || resolver(&run));
+    let (_, capabilities) = eventually(seconds(20), "it resolves the name", || resolver(&run));
     assert_eq!(capabilities, NET_ADMIN_ONLY);
     run.stop();
 }

@@ -57,9 +57,9 @@ fn the_endpoint_lies_inside(networks: &[&str], endpoint: impl Fn(&Site) -> std::
     let (here, far) = (net.site(A), net.site(B));
     let to = if networks[0].contains(':') { far.lan6() } else { far.lan4() };
     pings_pass(&here.lan, to, &["-c", "5", "-i", "0.1", "-W", "2"]);
-    let received = a.status().unwrap().received(0);
+    let received = a.state().received(0);
     assert!(received.packets >= 5);
-    assert_eq!(a.status().unwrap().dropped("out_loop"), 0, "the mark and its rule keep them apart");
+    assert_eq!(a.state().dropped("out_loop"), 0, "the mark and its rule keep them apart");
     a.stop();
     assert_eq!(net.gateway(A).footprint(), before);
 }
@@ -106,7 +106,7 @@ fn a_caller_inside_a_routed_subnet_is_answered() {
     // The answer to its first call is lost; it calls again after 5 s.
     a.wait_up_within(seconds(20));
     pings_pass(net.lan(A), net.site(B).lan4(), &["-c", "5", "-i", "0.1", "-W", "2"]);
-    assert_eq!(a.status().unwrap().dropped("out_loop"), 0);
+    assert_eq!(a.state().dropped("out_loop"), 0);
     a.stop();
     assert_eq!(net.gateway(A).footprint(), before);
 }
@@ -127,5 +127,5 @@ fn one_interface_serves_several_sites() {
         pings_pass(net.lan(A), net.site(site).lan4(), &["-c", "1", "-W", "2"]);
         pings_pass(net.lan(A), net.site(site).lan6(), &["-c", "1", "-W", "2"]);
     }
-    assert_eq!((a.status().unwrap().sent(0).packets, a.status().unwrap().sent(1).packets), (2, 2));
+    assert_eq!((a.state().sent(0).packets, a.state().sent(1).packets), (2, 2));
 }

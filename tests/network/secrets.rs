@@ -8,7 +8,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use nix::sys::signal::Signal;
 
-use crate::harness::daemon::{LINKSPAN, write_secret};
+use super::service::copy_program;
+use crate::harness::daemon::write_secret;
 use crate::harness::host::finish;
 use crate::harness::traffic::pings_pass;
 use crate::harness::wg::{socket_of, unique_name, wg};
@@ -137,7 +138,7 @@ fn a_stranger_may_open_neither_socket() {
         assert_eq!(mode, 0o660, "{}", socket.display());
     }
     let program = net.directory("bin").join("linkspan");
-    fs::copy(LINKSPAN, &program).unwrap();
+    copy_program(&program);
     let (program, socket) = (program.to_str().unwrap(), a.socket());
     for words in [[program, "status", "--socket", socket.to_str().unwrap()].as_slice(), &["wg", "show", &file.name]] {
         let refused = as_nobody(words);

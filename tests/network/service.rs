@@ -2,14 +2,17 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::mpsc::{Receiver, channel};
 
 use linkspan::tunnel::key::PresharedKey;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::harness::daemon::{Daemon, LINKSPAN, write_secret};
 use crate::harness::host::{finish, own_dev_net};
@@ -27,26 +30,52 @@ struct Service<'n> {
     net: &'n Net,
     folder: PathBuf,
     manager: UnixDatagram,
+    /// What the service manager is told, a message each.
+    told: Receiver<String>,
     /// Of the interface.
     name: String,
+}
+
+/// Copies the program to where others may run it, too. Another process does it: a program that another test forks
+/// meanwhile would have ours still open for writing, and what is open for writing cannot be run.
+pub(super) fn copy_program(to: &Path) {
+    let copied = Command::new("install").args(["-m", "755", LINKSPAN]).arg(to).status().unwrap();
+    assert!(copied.success());
+}
+
+/// Hears all that is said, whether or not the test listens: who notifies waits while ten messages lie there.
+fn hear(manager: &UnixDatagram) -> Receiver<String> {
+    let (manager, (sender, told)) = (manager.try_clone().unwrap(), channel());
+    std::thread::spawn(move || {
+        let mut buffer = [0; 4096];
+        loop {
+            match manager.recv(&mut buffer) {
+                // It was shut down.
+                Ok(0) => return,
+                Ok(length) => drop(sender.send(String::from_utf8_lossy(&buffer[..length]).into_owned())),
+                // The end of a child may interrupt it.
+                Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::Interrupted),
+            }
+        }
+    });
+    told
 }
 
 impl<'n> Service<'n> {
     fn new(net: &'n Net) -> Self {
         let folder = net.directory("service");
         let manager = UnixDatagram::bind(folder.join("notify")).unwrap();
-        manager.set_read_timeout(Some(seconds(10))).unwrap();
         chown(folder.join("notify"), Some(NOBODY), None).unwrap();
-        fs::copy(LINKSPAN, folder.join("linkspan")).unwrap();
-        Self { net, folder, manager, name: unique_name() }
+        copy_program(&folder.join("linkspan"));
+        Self { net, folder, told: hear(&manager), manager, name: unique_name() }
     }
 
     /// What linkspan@.socket makes.
     fn listen_for_wg(&self) -> UnixListener {
         let path = socket_of(&self.name);
         let listener = eventually(seconds(2), "the socket of `wg`", || {
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
             // A daemon that ends may just have removed the folder.
+            fs::create_dir_all(path.parent().unwrap()).ok()?;
             UnixListener::bind(&path).ok()
         });
         fs::set_permissions(&path, fs::Permissions::from_mode(0o660)).unwrap();
@@ -91,24 +120,18 @@ impl<'n> Service<'n> {
         command
     }
 
-    /// Waits for this word to the service manager.
+    /// Waits for this word to the service manager, after those that were waited for before.
     fn told(&self, word: &str) {
-        let mut buffer = [0; 4096];
         eventually(seconds(20), word, || {
-            // The end of a child may interrupt it.
-            let length = self.manager.recv(&mut buffer).unwrap_or_else(|error| {
-                assert_eq!(error.kind(), std::io::ErrorKind::Interrupted);
-                0
-            });
-            String::from_utf8_lossy(&buffer[..length]).lines().any(|line| line == word).then_some(())
+            self.told.try_iter().any(|said| said.lines().any(|line| line == word)).then_some(())
         });
     }
 }
 
 impl Drop for Service<'_> {
     fn drop(&mut self) {
+        let _ = self.manager.shutdown(Shutdown::Both);
         let _ = fs::remove_file(socket_of(&self.name));
-        let _ = fs::remove_dir("/var/run/wireguard");
     }
 }
 
@@ -233,11 +256,15 @@ fn no_system_call_is_made_that_the_unit_forbids() {
     pings_pass(net.lan(A), net.site(B).lan4(), &["-c", "2", "-i", "0.2", "-W", "2"]);
     let page = http_get(net.gateway(A), METRICS.parse().unwrap(), "/metrics").expect("metrics");
     assert!(page.contains("linkspan_thread_busy_seconds_total{"), "{page}");
-    a.signal(Signal::SIGHUP);
+    // strace hands a signal on to nobody: the daemon is its child.
+    let daemon = Pid::from_raw(eventually(seconds(5), "the daemon's process", || child_of(a.pid())));
+    let mtu = fs::read_to_string(a.file()).unwrap().replace("[interface]\n", "[interface]\nmtu = 1380\n");
+    fs::write(a.file(), mtu).unwrap();
+    kill(daemon, Signal::SIGHUP).unwrap();
+    service.told("RELOADING=1");
+    service.told("READY=1");
     service.told("WATCHDOG=1");
-    // strace hands the signal on to nobody: the daemon is the process that says who it is.
-    let pid = eventually(seconds(5), "the daemon's process", || child_of(a.pid()));
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGTERM).unwrap();
+    kill(daemon, Signal::SIGTERM).unwrap();
     assert!(a.wait_exit(seconds(10)).success(), "{}", a.log());
     let forbidden: Vec<_> = calls(&trace).difference(&allowed()).cloned().collect();
     assert!(forbidden.is_empty(), "{forbidden:?}");

@@ -6,14 +6,11 @@
 //! ```
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::time::Duration;
-
-use nix::sys::signal::Signal;
 
 use crate::harness::host::{Host, finish};
 use crate::harness::traffic::{ping, pings_pass};
-use crate::harness::wg::{LINKSPAN_WG, WgInterface, converse, socket_of, unique_name, wg, wg_ok};
+use crate::harness::wg::{WgInterface, converse, socket_of, unique_name, wg, wg_ok};
 use crate::harness::*;
 
 pub(super) const INSIDE_A: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 9, 0, 1));
@@ -52,17 +49,30 @@ pub(super) fn reaches(net: &Net, within: Duration) {
     });
 }
 
+/// What A has received and sent, once B counts the same: what is on its way is there before it is counted as sent.
+fn settled(a: &WgInterface<'_>, b: &WgInterface<'_>) -> (u64, u64) {
+    eventually(seconds(5), "both ends count the same", || {
+        let ((received, sent), far) = (a.transfer(), b.transfer());
+        (far == (sent, received)).then_some((received, sent))
+    })
+}
+
 #[test]
 fn two_interfaces_are_linked_by_wg_alone_and_count_every_byte() {
     let Some(net) = Net::two_sites() else { return };
     let (a, b) = pair(&net);
     assert_eq!((a.transfer(), b.transfer()), ((0, 0), (0, 0)));
     assert_eq!(a.show("latest-handshakes").split_whitespace().last(), Some("0"));
-    pings_pass(net.gateway(A), INSIDE_B, &["-c", "3", "-i", "0.1", "-W", "2", "-s", "56"]);
+    // The first waits a second at most for a session, and one that never left is in no count. Then one by one: of several,
+    // `ping` sends more while answers are late.
+    eventually(seconds(20), "the first ping is answered", || {
+        (ping(net.gateway(A), INSIDE_B, &["-c", "1", "-W", "10", "-s", "56"]).0.received == 1).then_some(())
+    });
+    (0..2).for_each(|_| pings_pass(net.gateway(A), INSIDE_B, &["-c", "1", "-s", "56"]));
     // Initiation, keepalive that confirms, three pings of 84 bytes padded to 96; response and three answers.
     let (ping, overhead) = (96, 32);
     let (sent, received) = (148 + overhead + 3 * (ping + overhead), 92 + 3 * (ping + overhead));
-    assert_eq!((a.transfer(), b.transfer()), ((received, sent), (sent, received)));
+    assert_eq!(settled(&a, &b), (received, sent));
     pings_pass(net.gateway(B), "fd09::1".parse().unwrap(), &QUICK);
     assert_eq!(b.show("endpoints"), format!("{}\t198.18.1.1:{PORT_A}", a.public()));
     let handshake: u64 = b.show("latest-handshakes").split_whitespace().last().unwrap().parse().unwrap();
@@ -80,52 +90,6 @@ fn nothing_is_sent_before_there_is_something_to_send() {
     assert_eq!(uplink.stop().iter().filter_map(capture::Frame::udp).count(), 0);
     a.set(&format!("peer {} persistent-keepalive 1", _b.public()));
     eventually(seconds(5), "the keepalive begins a session", || (a.transfer().0 > 0).then_some(()));
-}
-
-#[test]
-fn the_program_is_in_the_background_once_wg_can_reach_it_and_ends_with_its_socket() {
-    let Some(net) = Net::two_sites() else { return };
-    let (gateway, name) = (net.gateway(A), unique_name());
-    let started = finish(net.wg_command(gateway, &[&name]), seconds(10));
-    assert!(started.status.success() && started.stderr.is_empty() && started.stdout.is_empty(), "{started:?}");
-    assert!(wg_ok(&["show", &name]).starts_with(&format!("interface: {name}")));
-    let (socket, folder) = (socket_of(&name).metadata().unwrap(), std::fs::metadata("/var/run/wireguard").unwrap());
-    assert_eq!((socket.permissions().mode() & 0o777, socket.uid(), socket.gid()), (0o660, 0, 0));
-    assert_eq!((folder.mode() & 0o022, folder.uid()), (0, 0));
-    let again = finish(net.wg_command(gateway, &[&name]), seconds(10));
-    assert_eq!(again.status.code(), Some(1));
-    assert!(again.stderr.contains("exists already") && again.stderr.lines().count() == 1, "{again:?}");
-    std::fs::remove_file(socket_of(&name)).unwrap();
-    eventually(seconds(3), "the interface goes", || (!gateway.footprint().contains(&name)).then_some(()));
-}
-
-/// As boringtun-cli's users start it.
-#[test]
-fn in_the_background_it_logs_to_the_file_that_it_was_given() {
-    let Some(net) = Net::two_sites() else { return };
-    let (gateway, name, folder) = (net.gateway(A), unique_name(), net.directory("log"));
-    let mut command = net.wg_command(gateway, &["--disable-drop-privileges", "-v", "debug", "-l", "wg.log", &name]);
-    command.current_dir(&folder);
-    let started = finish(command, seconds(10));
-    assert!(started.status.success() && started.stdout.is_empty(), "{started:?}");
-    gateway.ip(&format!("link del {name}\n"));
-    let log = || std::fs::read_to_string(folder.join("wg.log")).unwrap_or_default();
-    eventually(seconds(3), "the end is in the log", || log().contains("the interface was deleted").then_some(()));
-}
-
-#[test]
-fn a_signal_or_the_deletion_of_the_interface_ends_it_cleanly() {
-    let Some(net) = Net::two_sites() else { return };
-    let gateway = net.gateway(A);
-    let before = gateway.footprint();
-    let mut one = net.wg_interface(gateway);
-    one.signal(Signal::SIGTERM);
-    assert!(one.wait_exit(seconds(5)).success());
-    let mut other = net.wg_interface(gateway);
-    gateway.ip(&format!("link del {}\n", other.name));
-    assert!(other.wait_exit(seconds(5)).success());
-    assert!(!socket_of(&one.name).exists() && !socket_of(&other.name).exists());
-    assert_eq!(gateway.footprint(), before);
 }
 
 #[test]
@@ -155,12 +119,12 @@ fn every_address_that_wg_can_name_fits_one_peer_and_forty_peers_have_theirs() {
 fn wg_conf_commands_set_add_and_keep_what_they_should() {
     let Some(net) = Net::two_sites() else { return };
     let (a, b) = pair(&net);
-    reaches(&net, seconds(5));
+    reaches(&net, seconds(10));
     let of_b =
         format!("[Peer]\nPublicKey = {}\nAllowedIPs = 10.9.0.2/32\nEndpoint = 198.18.2.1:{PORT_B}\n", b.public());
     let interface = format!("[Interface]\nPrivateKey = {}\nListenPort = {PORT_A}\n", *a.key.reveal());
     let other = linkspan::tunnel::key::PrivateKey::generate().unwrap().public();
-    let counted = a.transfer();
+    let counted = settled(&a, &b);
     a.conf("addconf", &format!("[Peer]\nPublicKey = {other}\nAllowedIPs = 10.8.0.0/16\nPersistentKeepalive = 5\n"));
     assert_eq!(a.show("peers").lines().count(), 2);
     assert!(a.show("persistent-keepalive").contains(&format!("{other}\t5")));
@@ -243,7 +207,7 @@ fn a_request_may_come_in_pieces_and_another_may_follow_on_the_same_connection() 
 fn a_port_that_is_taken_is_refused_and_the_old_one_serves_on() {
     let Some(net) = Net::two_sites() else { return };
     let (a, b) = pair(&net);
-    reaches(&net, seconds(5));
+    reaches(&net, seconds(10));
     let _taken = net.gateway(B).udp("0.0.0.0:7009");
     let refused = wg(&["set", &b.name, "listen-port", "7009"]);
     assert!(!refused.status.success() && refused.stderr.contains("Address already in use"), "{refused:?}");
@@ -257,7 +221,7 @@ fn a_port_that_is_taken_is_refused_and_the_old_one_serves_on() {
 fn the_port_and_the_mark_change_without_losing_the_session() {
     let Some(net) = Net::two_sites() else { return };
     let (a, b) = pair(&net);
-    reaches(&net, seconds(5));
+    reaches(&net, seconds(10));
     let handshake = a.show("latest-handshakes");
     for port in [7010, 7011, PORT_B, 500] {
         b.set(&format!("listen-port {port}"));
@@ -274,21 +238,10 @@ fn the_port_and_the_mark_change_without_losing_the_session() {
 }
 
 #[test]
-fn without_a_listening_port_it_brings_its_own_when_it_goes_up() {
-    let Some(net) = Net::two_sites() else { return };
-    let a = net.wg_interface(net.gateway(A));
-    assert_eq!(a.show("listen-port"), "0");
-    address(net.gateway(A), &a, 1);
-    let port = eventually(seconds(3), "a port", || Some(a.show("listen-port")).filter(|port| port != "0"));
-    let sockets = net.gateway(A).ask("cat", &["/proc/net/udp"]);
-    assert!(sockets.contains(&format!(":{:04X}", port.parse::<u16>().unwrap())), "{port}: {sockets}");
-}
-
-#[test]
 fn keys_change_under_traffic() {
     let Some(net) = Net::two_sites() else { return };
     let (mut a, b) = pair(&net);
-    reaches(&net, seconds(5));
+    reaches(&net, seconds(10));
     let psk = linkspan::tunnel::key::PresharedKey::generate().unwrap();
     // Until both have it, the session of before serves on.
     a.set(&format!("peer {} preshared-key {}", b.public(), a.secret("psk", &psk.reveal()).display()));
@@ -309,127 +262,6 @@ fn keys_change_under_traffic() {
     assert_eq!(ping(net.gateway(A), INSIDE_B, &["-c", "1", "-W", "1"]).0.received, 0);
     a.set_key();
     reaches(&net, seconds(8));
-}
-
-#[test]
-fn the_mtu_of_the_interface_is_followed() {
-    let Some(net) = Net::two_sites() else { return };
-    let (a, b) = pair(&net);
-    reaches(&net, seconds(5));
-    assert!(net.gateway(A).ask("ip", &["link", "show", &a.name]).contains("mtu 1420"));
-    for mtu in [576, 1200, 1500, 8920, 65_000] {
-        net.gateway(A).ip(&format!("link set {} mtu {mtu}\n", a.name));
-        net.gateway(B).ip(&format!("link set {} mtu {mtu}\n", b.name));
-        let size = (mtu - 28).to_string();
-        eventually(seconds(5), &format!("a packet of {mtu} bytes passes"), || {
-            let (pings, _) = ping(net.gateway(A), INSIDE_B, &["-c", "1", "-W", "1", "-M", "do", "-s", &size]);
-            (pings.received == 1).then_some(())
-        });
-    }
-}
-
-/// The kernel takes packets for such an interface that no datagram holds, and says nothing itself.
-#[test]
-fn with_an_mtu_beyond_what_a_tunnel_carries_the_sender_is_told_what_fits() {
-    let Some(net) = Net::two_sites() else { return };
-    let (a, b) = pair(&net);
-    reaches(&net, seconds(5));
-    for (site, interface) in [(A, &a), (B, &b)] {
-        net.gateway(site).ip(&format!("link set {} mtu 65535\n", interface.name));
-    }
-    for far in [INSIDE_B, "fd09::2".parse().unwrap()] {
-        eventually(seconds(5), "the sender is told", || {
-            let (_, finished) = ping(net.gateway(A), far, &["-c", "1", "-W", "1", "-M", "do", "-s", "65200"]);
-            finished.stdout.contains("65000").then_some(())
-        });
-        // B has to be told, too.
-        eventually(seconds(5), "both send what fits", || {
-            let (pings, _) = ping(net.gateway(A), far, &["-c", "1", "-W", "1", "-s", "65200"]);
-            (pings.received == 1).then_some(())
-        });
-    }
-}
-
-#[test]
-fn a_port_that_is_taken_when_it_goes_up_is_waited_for_and_told_of_once() {
-    let Some(net) = Net::two_sites() else { return };
-    let (a, gateway) = (net.wg_interface(net.gateway(A)), net.gateway(A));
-    a.set_key();
-    a.set(&format!("listen-port {PORT_A}"));
-    let taken = gateway.udp(&format!("0.0.0.0:{PORT_A}"));
-    address(gateway, &a, 1);
-    let complaints = || a.log().matches("is in use by another program").count();
-    eventually(seconds(5), "it says so", || (complaints() > 0).then_some(()));
-    // Each change makes it look again.
-    for mtu in 1401..=1410 {
-        gateway.ip(&format!("link set {} mtu {mtu}\n", a.name));
-        eventually(seconds(5), "it looks", || a.log().contains(&format!("mtu={mtu}")).then_some(()));
-    }
-    assert_eq!(complaints(), 1, "{}", a.log());
-    drop(taken);
-    gateway.ip(&format!("link set {} mtu 1420\n", a.name));
-    let listens = || gateway.ask("cat", &["/proc/net/udp"]).contains(&format!(":{PORT_A:04X}"));
-    eventually(seconds(5), "the port is open", || listens().then_some(()));
-}
-
-/// Its user may have no inotify instance: who waits for it must hear of that, not of a start.
-#[test]
-fn without_a_watch_on_its_socket_it_does_not_start_and_names_the_limit() {
-    if !root() {
-        return;
-    }
-    let name = unique_name();
-    let script = "echo 0 >/proc/sys/user/max_inotify_instances && exec \"$0\" \"$@\"";
-    let mut command = std::process::Command::new("unshare");
-    command.args(["--user", "--map-root-user", "--net", "sh", "-c", script, LINKSPAN_WG, &name]);
-    let finished = finish(command, seconds(10));
-    assert_eq!(finished.status.code(), Some(1), "{finished:?}");
-    assert!(finished.stderr.contains("fs.inotify.max_user_instances"), "{finished:?}");
-    assert!(!socket_of(&name).exists());
-}
-
-#[test]
-fn down_it_has_no_port_and_no_session_and_up_again_it_has_both() {
-    let Some(net) = Net::two_sites() else { return };
-    let (a, b) = pair(&net);
-    reaches(&net, seconds(5));
-    let gateway = net.gateway(A);
-    gateway.ip(&format!("link set {} down\n", a.name));
-    let listens = || gateway.ask("cat", &["/proc/net/udp"]).contains(&format!(":{PORT_A:04X}"));
-    eventually(seconds(3), "the port is closed", || (!listens()).then_some(()));
-    gateway.ip(&format!("link set {} up\n", a.name));
-    eventually(seconds(3), "the port is open", || listens().then_some(()));
-    reaches(&net, seconds(8));
-    assert_eq!((a.show("listen-port"), b.show("listen-port")), (PORT_A.to_string(), PORT_B.to_string()));
-}
-
-/// A's interface moves into a namespace that has nothing else; its sockets stay where they are.
-#[test]
-fn it_works_in_another_network_namespace_and_notices_everything_there() {
-    let Some(net) = Net::two_sites() else { return };
-    let (mut a, b) = pair(&net);
-    reaches(&net, seconds(5));
-    let cell = Host::new("cell");
-    net.gateway(A).ip(&format!("link set {} netns {}\n", a.name, cell.name()));
-    address(&cell, &a, 1);
-    eventually(seconds(8), "B answers the cell", || {
-        (ping(&cell, INSIDE_B, &["-c", "1", "-W", "1"]).0.received == 1).then_some(())
-    });
-    cell.ip(&format!("link set {} mtu 8920\n", a.name));
-    net.gateway(B).ip(&format!("link set {} mtu 8920\n", b.name));
-    eventually(seconds(8), "large packets pass", || {
-        (ping(&cell, INSIDE_B, &["-c", "1", "-W", "1", "-M", "do", "-s", "8892"]).0.received == 1).then_some(())
-    });
-    cell.ip(&format!("link set {} down\n", a.name));
-    eventually(seconds(5), "the port is closed", || {
-        (!net.gateway(A).ask("cat", &["/proc/net/udp"]).contains(&format!(":{PORT_A:04X}"))).then_some(())
-    });
-    cell.ip(&format!("link set {} name moved\nlink set moved up\n", a.name));
-    eventually(seconds(8), "B answers under another name", || {
-        (ping(&cell, INSIDE_B, &["-c", "1", "-W", "1"]).0.received == 1).then_some(())
-    });
-    cell.ip("link del moved\n");
-    assert!(a.wait_exit(seconds(5)).success());
 }
 
 #[test]
@@ -460,7 +292,7 @@ fn wg_shows_the_interface_of_a_daemon_but_may_not_change_it() {
     let refused = wg(&["set", &name, "listen-port", "1"]);
     assert!(!refused.status.success() && refused.stderr.contains("Operation not permitted"), "{refused:?}");
     assert!(a.log().contains("the configuration file is the truth"), "{}", a.log());
-    assert!(a.status().unwrap().is_up());
+    assert!(a.state().is_up());
     a.stop();
     assert!(!socket_of(&name).exists(), "the socket is left");
 }

@@ -60,7 +60,7 @@ impl<'n> Quick<'n> {
 
     /// All is as it was before.
     fn is_gone(&self) {
-        eventually(seconds(5), "all is gone", || {
+        eventually(seconds(10), "all is gone", || {
             (state(self.net) == self.before && !socket_of(&self.name).exists()).then_some(())
         });
     }

@@ -69,7 +69,7 @@ fn congestion_marks_are_decapsulated_as_rfc_6040_says() {
             decapsulates(&net, &mut peer, from, to);
         }
     }
-    assert_eq!(a.status().unwrap().dropped("in_ecn"), 4);
+    assert_eq!(a.state().dropped("in_ecn"), 4);
 }
 
 fn decapsulates(net: &Net, peer: &mut WgPeer, from: IpAddr, to: IpAddr) {

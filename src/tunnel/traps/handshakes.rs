@@ -55,7 +55,8 @@ fn forged_cookie_replies_to_a_session_take_no_room_from_others() {
         verdicts.filter(|verdict| *verdict == Verdict::Pass).count()
     };
     assert_eq!(passed(0x0102_0300, 10_000), 4);
-    assert_eq!(passed(0x0908_0700, 1), 1);
+    // Of 4,096 places, one of these may have the same.
+    assert!((2..=4).any(|n| passed(n << 24, 1) == 1));
     assert!((0..10_000).map(|index| passed(index << 8, 1)).sum::<usize>() <= 500);
     gate.each_second();
     assert_eq!(passed(0x0102_0300, 10), 4);
