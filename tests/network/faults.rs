@@ -206,7 +206,7 @@ fn signals_and_old_icmp_errors_cost_no_packet_and_nothing_is_said() {
         "recvmmsg:error=EAGAIN:when=1..3",
         "recvmmsg:error=ECONNREFUSED:when=1+2",
         "writev:error=EINTR:when=1..3",
-        "poll:error=EINTR:when=1..3",
+        "epoll_wait:error=EINTR:when=1..3",
     ] {
         let injected = linked.fail("inbound-0", fault);
         linked.carries(10);
@@ -324,7 +324,7 @@ fn a_socket_that_cannot_be_read_is_told_once_a_minute_and_tried_on() {
 #[test]
 fn a_wait_that_fails_is_told_once_a_minute_and_no_reason_to_spin() {
     waits(["outbound-0"], &["poll:error=ENOMEM", "poll:error=EINVAL"], "reading the interface fails");
-    waits(["inbound-0"], &["poll:error=ENOMEM", "poll:error=EINVAL"], "receiving fails");
+    waits(["inbound-0"], &["epoll_wait:error=ENOMEM", "epoll_wait:error=EINVAL"], "receiving fails");
 }
 
 #[test]
