@@ -65,6 +65,11 @@ impl Duty {
         self.away.load(Ordering::Acquire)
     }
 
+    /// For both threads at their end: what was read leaves.
+    pub(super) fn finish(&self) {
+        self.outbound.lock().finish();
+    }
+
     fn give_back(&self) {
         self.away.store(false, Ordering::Release);
         self.inbound.notify();
@@ -94,6 +99,7 @@ impl OutboundThread {
                 self.sleep(self.duty.call.as_fd(), super::HEARTBEAT);
             }
         }
+        self.duty.finish();
     }
 
     /// Serves the queue alone until there is little to carry.

@@ -57,17 +57,19 @@ impl Inbound {
             self.way.counters.beat();
             ready = self.turn(ready).unwrap_or_else(|error| self.pause(&error));
         }
+        self.duty.finish();
     }
 
     /// Carries what is there where something is `ready`, and sleeps until something is again.
     fn turn(&mut self, ready: Ready) -> io::Result<Ready> {
         let sockets = self.sockets.load();
-        self.waits.follow(&sockets)?;
+        // What fails there is no reason to carry nothing.
+        let followed = self.waits.follow(&sockets);
         if self.carry(&sockets, ready)? == Took::Much {
             self.pace.much();
             return Ok(Ready::ALL);
         }
-        drop(sockets);
+        followed?;
         self.sleep()
     }
 

@@ -53,40 +53,34 @@ impl Outbound {
     /// When the queue cannot be read; nothing was taken then.
     pub(super) fn turn(&mut self) -> io::Result<Took> {
         let now = Instant::now();
-        let most = if now.duration_since(self.last) > ALONE { 1 } else { usize::MAX };
+        let alone = !self.backlog.has_waiting() && now.duration_since(self.last) > ALONE;
+        let (packets, bytes) = self.carry(if alone { 1 } else { usize::MAX }, now)?;
+        Ok(if self.backlog.has_waiting() { Took::Much } else { Took::of(packets, bytes) })
+    }
+
+    /// Carries what waits still, and reads no more: nothing stays behind with a process that ends.
+    pub(super) fn finish(&mut self) {
+        while self.backlog.has_waiting() && self.carry(0, Instant::now()).is_ok() {}
+    }
+
+    /// Reads up to `most` packets and carries those of a turn: how many, and their bytes.
+    fn carry(&mut self, most: usize, now: Instant) -> io::Result<(usize, usize)> {
         self.backlog.fill(most, |room| self.queue.read(room), &self.way.sealer.counters.drops)?;
         let (packets, bytes) = self.backlog.size();
         if packets > 0 {
             self.last = now;
-            self.forward(now);
-        }
-        Ok(if self.backlog.waits() { Took::Much } else { Took::of(packets, bytes) })
-    }
-
-    /// Sends the batch, tunnel by tunnel. The order within a tunnel is kept.
-    fn forward(&mut self, now: Instant) {
-        let table = self.table.load();
-        self.way.sealer.sealed.fit(table.mtu());
-        let (items, arena) = self.backlog.parts();
-        let mut tunnels: [Option<&Arc<Peer>>; Backlog::ITEMS] = [None; Backlog::ITEMS];
-        for (item, tunnel) in items.iter().zip(&mut tunnels) {
-            *tunnel = self.way.tunnel(&table, item.packet(arena), now);
-        }
-        for first in 0..items.len() {
-            let Some(peer) = tunnels[first] else { continue };
-            let to = peer.load_address();
-            let turn = Turn { peer, to: to.as_deref(), mtu: table.mtu(), tells_mtu: table.tells_mtu(), now };
-            for (item, tunnel) in items.iter().zip(&mut tunnels).skip(first) {
-                if tunnel.take_if(|other| Arc::ptr_eq(other, peer)).is_some() {
-                    self.way.carry(&turn, item, arena);
-                }
+            let table = self.table.load();
+            self.way.sealer.sealed.fit(table.mtu());
+            let (groups, arena) = self.backlog.parts();
+            for items in groups {
+                self.way.forward(&table, items, arena, now);
             }
-            self.way.flush(&turn, arena);
         }
+        Ok((packets, bytes))
     }
 }
 
-/// What holds for all packets of a batch to one tunnel.
+/// What holds for all packets of a turn to one tunnel.
 #[derive(Clone, Copy)]
 struct Turn<'t> {
     peer: &'t Peer,
@@ -105,6 +99,25 @@ pub(super) struct Way {
 }
 
 impl Way {
+    /// Sends `items`, tunnel by tunnel. The order within a tunnel is kept.
+    fn forward(&mut self, table: &Table, items: &[Item], arena: &mut [u8], now: Instant) {
+        let mut tunnels: [Option<&Arc<Peer>>; Backlog::ITEMS] = [None; Backlog::ITEMS];
+        for (item, tunnel) in items.iter().zip(&mut tunnels) {
+            *tunnel = self.tunnel(table, item.packet(arena), now);
+        }
+        for first in 0..items.len() {
+            let Some(peer) = tunnels[first] else { continue };
+            let to = peer.load_address();
+            let turn = Turn { peer, to: to.as_deref(), mtu: table.mtu(), tells_mtu: table.tells_mtu(), now };
+            for (item, tunnel) in items.iter().zip(&mut tunnels).skip(first) {
+                if tunnel.take_if(|other| Arc::ptr_eq(other, peer)).is_some() {
+                    self.carry(&turn, item, arena);
+                }
+            }
+            self.flush(&turn, arena);
+        }
+    }
+
     /// The tunnel that carries `packet`; without one the sender is told.
     fn tunnel<'t>(&mut self, table: &'t Table, packet: &[u8], now: Instant) -> Option<&'t Arc<Peer>> {
         let Some(destination) = ip::destination(packet) else {

@@ -1,4 +1,4 @@
-//! How a worker that sleeps in `poll` is told to go home.
+//! How a worker that sleeps is told to go home.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};

@@ -6,14 +6,14 @@ use super::backlog::{Backlog, LARGEST};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Took {
     Nothing,
-    /// Whether there is more, `poll` tells.
+    /// Whether there is more, the next wait tells.
     Little,
     /// Enough to keep a thread at work.
     Much,
 }
 
 impl Took {
-    /// Half a batch is much, or the bytes of one whole super-packet.
+    /// 32 packets are much, or the bytes of more than one super-packet.
     pub(super) const fn of(packets: usize, bytes: usize) -> Self {
         match packets {
             0 => Self::Nothing,
@@ -28,7 +28,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn much_is_half_a_batch_or_the_bytes_of_a_super_packet() {
+    fn much_is_32_packets_or_the_bytes_of_more_than_one_super_packet() {
         assert_eq!(Took::of(0, 0), Took::Nothing);
         assert_eq!(Took::of(1, 100), Took::Little);
         assert_eq!(Took::of(31, 3100), Took::Little);

@@ -5,10 +5,9 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::stop::Stop;
 use crate::sys::poll::{EventFd, Ready, Watch};
 use crate::sys::udp::{Group, Socket};
-
-use super::stop::Stop;
 
 /// Which bit of [`Ready`] is which.
 const STOP: usize = 0;
@@ -25,13 +24,12 @@ pub(super) struct Waits {
     watch: Watch,
     /// Whose sockets are watched; none before the first.
     group: Option<Arc<Group>>,
-    /// Whether the queue is watched.
-    queue: bool,
+    watches_queue: bool,
 }
 
 impl Waits {
     pub(super) fn new(worker: usize, stop: Arc<Stop>, look: Arc<EventFd>) -> io::Result<Self> {
-        Ok(Self { worker, stop, look, watch: Watch::new()?, group: None, queue: false })
+        Ok(Self { worker, stop, look, watch: Watch::new()?, group: None, watches_queue: false })
     }
 
     /// Waits for the sockets of `group` instead of any others, which may then be closed.
@@ -45,15 +43,15 @@ impl Waits {
         for (at, socket) in of_worker(group, self.worker).enumerate() {
             watch.add(socket.as_fd(), SOCKETS + at)?;
         }
-        (self.watch, self.group, self.queue) = (watch, Some(group.clone()), false);
+        (self.watch, self.group, self.watches_queue) = (watch, Some(group.clone()), false);
         Ok(())
     }
 
     /// Waits for `queue`, too, or not.
     pub(super) fn set_queue(&mut self, queue: BorrowedFd<'_>, wanted: bool) -> io::Result<()> {
-        if wanted != self.queue {
+        if wanted != self.watches_queue {
             if wanted { self.watch.add(queue, QUEUE) } else { self.watch.remove(queue) }?;
-            self.queue = wanted;
+            self.watches_queue = wanted;
         }
         Ok(())
     }

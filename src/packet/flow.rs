@@ -60,6 +60,19 @@ mod tests {
     }
 
     #[test]
+    fn what_has_no_ports_is_told_apart_by_host_and_protocol() {
+        let without = |protocol| {
+            let mut packet = Recipe::udp().packet();
+            packet[9] = protocol;
+            Flow::of(&packet).unwrap()
+        };
+        let (esp, icmp) = (50, 1);
+        assert!(without(esp).may_be(&without(esp)));
+        assert!(!without(esp).may_be(&without(icmp)));
+        assert!(!without(icmp).may_be(&flow(&Recipe::tcp())));
+    }
+
+    #[test]
     fn a_fragment_may_be_of_any_flow_between_its_hosts() {
         let mut fragment = Recipe { dont_fragment: false, ..Recipe::udp() }.packet();
         fragment[6] |= 0x20;

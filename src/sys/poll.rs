@@ -13,7 +13,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd as Counter};
 /// How many descriptors one [`poll`] waits for at the most.
 pub const MAX: usize = 64;
 
-/// Which descriptors of a [`poll`] have something: bit i stands for the i-th.
+/// Which descriptors of a [`poll`] or [`Watch::wait`] have something: bit i stands for the i-th.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Ready(u64);
 

@@ -296,8 +296,7 @@ mod tests {
 
     /// As soon as a port is open, somebody sends to it.
     fn knock(sockets: &[socket2::Socket]) -> io::Result<()> {
-        let to = sockets.first().and_then(|first| first.local_addr().ok()?.as_socket()).unwrap();
-        let mut to = to;
+        let mut to = sockets.first().and_then(|first| first.local_addr().ok()?.as_socket()).unwrap();
         to.set_ip(if to.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
         let from = std::net::UdpSocket::bind(any(Domain::for_address(to), 0))?;
         from.send_to(b"early", to).map(drop)
