@@ -16,11 +16,12 @@ use parking_lot::Mutex;
 use super::Changed;
 use super::counters::{Counters, Failure};
 use super::outbound::Outbound;
-use super::pace::{self, LINGER};
+use super::pace::{LINGER, Pace};
 use super::stop::Stop;
 use super::took::Took;
 use super::trouble::{PAUSE, Trouble};
 use crate::sys::poll::{self, EventFd};
+use crate::sys::process::Urgency;
 use crate::sys::tun::Queue;
 
 /// A worker's queue, and who serves it.
@@ -89,7 +90,7 @@ pub(super) struct OutboundThread {
 impl OutboundThread {
     /// Runs until told to stop.
     pub(super) fn run(self) {
-        pace::set(true);
+        Pace::new(Instant::now()).tell(Urgency::Prompt);
         while !self.stop.is_set() {
             self.counters.beat();
             if self.duty.call.drain() {

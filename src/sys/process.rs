@@ -163,29 +163,45 @@ fn at<E: ToString>(step: &'static str) -> impl FnOnce(E) -> PrivilegeError {
 /// are busy on the same core, and has no more of the core for it.
 const SLICE: Duration = Duration::from_micros(100);
 
-/// Makes the scheduler let this thread run soon after it wakes up, or as all others. Policy and nice value stay; an older
-/// kernel takes no notice.
+/// How soon a thread gets a core that another one is busy on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Urgency {
+    /// As soon as the scheduler can: by SCHED_OTHER with the shortest slice. A kernel before 6.12 takes no notice of it.
+    Prompt,
+    /// Once the other one sleeps, or at the tick that finds its slice used up: by SCHED_BATCH.
+    Patient,
+}
+
+/// Whether the calling thread is scheduled as most are (SCHED_OTHER): nobody chose another policy for it.
+#[must_use]
+pub fn has_usual_policy() -> bool {
+    // SAFETY: takes an integer; the calling thread (0) always has a policy.
+    unsafe { libc::sched_getscheduler(0) == libc::SCHED_OTHER }
+}
+
+/// Tells the scheduler how urgent the calling thread is. The nice value stays.
 ///
 /// # Errors
 ///
-/// When a filter of system calls forbids it, or the thread is scheduled in another way than most; all is as before then.
-pub fn be_prompt(prompt: bool) -> io::Result<()> {
+/// When a filter of system calls forbids it; all is as before then.
+pub fn set_urgency(urgency: Urgency) -> io::Result<()> {
     // SAFETY: takes two integers; of the calling thread (0) there always is a nice value.
     let nice = unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
     // SAFETY: plain integers, for all of which zero is a value.
     let mut wanted: libc::sched_attr = unsafe { zeroed() };
     wanted.size = u32::try_from(size_of_val(&wanted)).unwrap_or_default();
-    wanted.sched_flags = KEEP_POLICY;
     wanted.sched_nice = nice;
-    // Zero is the system's own.
-    wanted.sched_runtime = if prompt { u64::try_from(SLICE.as_nanos()).unwrap_or_default() } else { 0 };
+    // A slice of zero is the system's own.
+    let (policy, slice) = match urgency {
+        Urgency::Prompt => (libc::SCHED_OTHER, SLICE),
+        Urgency::Patient => (libc::SCHED_BATCH, Duration::ZERO),
+    };
+    wanted.sched_policy = policy.cast_unsigned();
+    wanted.sched_runtime = u64::try_from(slice.as_nanos()).unwrap_or_default();
     // SAFETY: the calling thread (0), attributes that live through the call and name their size, no flags of the call.
     let answer = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, ptr::from_ref(&wanted), 0) };
     if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
-
-/// SCHED_FLAG_KEEP_POLICY of linux/sched.h.
-const KEEP_POLICY: u64 = 0x08;
 
 /// For how long `thread` has had a CPU so far; none if it has ended.
 #[must_use]
@@ -295,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prompt_thread_has_a_short_slice_and_is_else_the_same() {
+    fn a_prompt_thread_has_a_short_slice_a_patient_one_another_policy_and_the_nice_value_stays() {
         let attributes = || {
             // SAFETY: plain integers, for all of which zero is a value.
             let mut found: libc::sched_attr = unsafe { zeroed() };
@@ -303,16 +319,20 @@ mod tests {
             // SAFETY: the calling thread, and room of the size that is named.
             let answer = unsafe { libc::syscall(libc::SYS_sched_getattr, 0, ptr::from_mut(&mut found), size, 0) };
             assert_eq!(answer, 0);
-            (found.sched_policy, found.sched_nice, found.sched_runtime)
+            (found.sched_policy.cast_signed(), found.sched_nice, found.sched_runtime)
         };
-        let (policy, nice, usual) = attributes();
-        be_prompt(true).unwrap();
-        let (policy_now, nice_now, slice) = attributes();
-        assert_eq!((policy_now, nice_now), (policy, nice));
-        // A kernel before 6.12 shows none.
-        assert!([0, 100_000].contains(&slice), "{slice}");
-        be_prompt(false).unwrap();
-        assert_eq!(attributes(), (policy, nice, usual));
+        let (_, nice, usual) = attributes();
+        for _ in 0..2 {
+            set_urgency(Urgency::Prompt).unwrap();
+            let (policy, nice_now, slice) = attributes();
+            assert_eq!((policy, nice_now), (libc::SCHED_OTHER, nice));
+            // A kernel before 6.12 shows none.
+            assert!([0, 100_000].contains(&slice), "{slice}");
+            assert!(has_usual_policy());
+            set_urgency(Urgency::Patient).unwrap();
+            assert_eq!(attributes(), (libc::SCHED_BATCH, nice, usual));
+            assert!(!has_usual_policy());
+        }
     }
 
     #[test]
