@@ -21,7 +21,6 @@ use super::stop::Stop;
 use super::took::Took;
 use super::trouble::{PAUSE, Trouble};
 use crate::sys::poll::{self, EventFd};
-use crate::sys::process::Urgency;
 use crate::sys::tun::Queue;
 
 /// A worker's queue, and who serves it.
@@ -85,12 +84,13 @@ pub(super) struct OutboundThread {
     pub(super) trouble: Arc<Trouble>,
     pub(super) changed: Changed,
     pub(super) counters: Arc<Counters>,
+    pub(super) pace: Pace,
 }
 
 impl OutboundThread {
     /// Runs until told to stop.
-    pub(super) fn run(self) {
-        Pace::new(Instant::now()).tell(Urgency::Prompt);
+    pub(super) fn run(mut self) {
+        self.pace.prompt();
         while !self.stop.is_set() {
             self.counters.beat();
             if self.duty.call.drain() {
@@ -104,13 +104,17 @@ impl OutboundThread {
     }
 
     /// Serves the queue alone until there is little to carry.
-    fn serve(&self) {
-        let mut outbound = self.duty.outbound.lock();
+    fn serve(&mut self) {
+        let duty = self.duty.clone();
+        let mut outbound = duty.outbound.lock();
         let mut much = Instant::now();
         while !self.stop.is_set() {
             self.counters.beat();
             match outbound.turn() {
-                Ok(Took::Much) => much = Instant::now(),
+                Ok(Took::Much) => {
+                    much = Instant::now();
+                    self.pace.much();
+                }
                 Ok(Took::Little) => {}
                 Ok(Took::Nothing) if much.elapsed() > LINGER => return,
                 Ok(Took::Nothing) => self.sleep(self.duty.queue(), LINGER),

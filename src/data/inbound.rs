@@ -92,7 +92,7 @@ impl Inbound {
 
     /// Until something is ready: which of them.
     fn sleep(&mut self) -> io::Result<Ready> {
-        self.pace.rest(self.duty.is_away());
+        self.pace.rest();
         self.waits.set_queue(self.duty.queue(), !self.duty.is_away())?;
         self.waits.wait(super::HEARTBEAT)
     }

@@ -75,6 +75,7 @@ struct Shared {
     stop: Arc<stop::Stop>,
     failure: Arc<counters::Failure>,
     trouble: Arc<trouble::Trouble>,
+    load: Arc<pace::Load>,
     changed: Changed,
 }
 
@@ -92,6 +93,7 @@ impl Plane {
             stop: Arc::new(stop::Stop::new()?),
             failure: Arc::default(),
             trouble: Arc::default(),
+            load: Arc::new(pace::Load::new(Instant::now())),
             changed: inputs.changed,
         };
         let mut plane = Self { threads: Vec::new(), shared, counters: Vec::new(), looks: Vec::new() };
@@ -140,6 +142,7 @@ impl Plane {
             trouble: self.shared.trouble.clone(),
             changed: self.shared.changed.clone(),
             counters,
+            pace: pace::Pace::new(self.shared.load.clone()),
         };
         let waits = waits::Waits::new(worker, self.shared.stop.clone(), look)?;
         let inbound = inbound::Inbound {
@@ -149,7 +152,7 @@ impl Plane {
             table: self.shared.table.clone(),
             stop: self.shared.stop.clone(),
             trouble: self.shared.trouble.clone(),
-            pace: pace::Pace::new(now),
+            pace: pace::Pace::new(self.shared.load.clone()),
             waits,
             receive: Receive::new(RECEIVE),
             way: inbound::Way {

@@ -1,10 +1,13 @@
 //! How soon a data thread gets a core once it is awake.
 //!
 //! Under load soon, ahead of threads that are at work: else a small packet waits for a time slice at every step of its
-//! way. Without load after them: the thread that woke it up has little left to do, and then the core is free. Whoever
-//! cuts in there stays in the other one's way, and what comes next on the packet's way has to wake up another core,
-//! which takes long on a virtual machine. A thread for which somebody chose a policy keeps it.
+//! way. Without load an inbound thread lets them go first: the one that woke it up has little left to do, and then the core is
+//! free. Whoever cuts in there stays in the other one's way, and what comes next on the packet's way has to wake up
+//! another core, which takes long on a virtual machine. Kernels without slices of a thread's own (before 6.12) would have it
+//! wait for much longer where others are busy: there it is as all others.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::sys::process::{self, Urgency};
@@ -12,46 +15,81 @@ use crate::sys::process::{self, Urgency};
 /// How long after much to carry there is load.
 pub(super) const LINGER: Duration = Duration::from_millis(20);
 
+/// All workers look at the end of the load: it is moved in such steps, in microseconds, and not at every turn.
+const GRAIN: u64 = 2000;
+
+/// Until when there is load: of all workers, as they share the cores.
+#[derive(Debug)]
+pub(super) struct Load {
+    start: Instant,
+    /// In microseconds after `start`.
+    until: AtomicU64,
+}
+
+impl Load {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { start: now, until: AtomicU64::new(0) }
+    }
+
+    /// Somebody had much to carry.
+    pub(super) fn note(&self, now: Instant) {
+        let until = self.micros(now + LINGER);
+        if until >= self.until.load(Ordering::Relaxed) + GRAIN {
+            self.until.store(until, Ordering::Relaxed);
+        }
+    }
+
+    fn is_on(&self, now: Instant) -> bool {
+        self.micros(now) < self.until.load(Ordering::Relaxed)
+    }
+
+    fn micros(&self, moment: Instant) -> u64 {
+        u64::try_from(moment.duration_since(self.start).as_micros()).unwrap_or(u64::MAX)
+    }
+}
+
 /// Of one thread.
 pub(super) struct Pace {
-    /// What the scheduler was told; nothing yet before the first rest.
+    load: Arc<Load>,
+    /// What the scheduler was told, if anything.
     told: Option<Urgency>,
-    /// Somebody chose a policy: the scheduler is told nothing.
+    /// What it is told without load.
+    idle: Urgency,
+    /// Somebody else chose a policy for the thread: it is told nothing more.
     chosen: bool,
-    much: bool,
-    load_until: Instant,
 }
 
 impl Pace {
-    /// To be made by the thread that it is for, or by the one that starts it.
-    pub(super) fn new(now: Instant) -> Self {
-        Self { told: None, chosen: !process::has_usual_policy(), much: false, load_until: now }
+    pub(super) fn new(load: Arc<Load>) -> Self {
+        let idle = if process::has_slices() { Urgency::Patient } else { Urgency::Prompt };
+        Self { load, told: None, idle, chosen: false }
+    }
+
+    /// The thread is there for load only.
+    pub(super) fn prompt(&mut self) {
+        self.tell(Urgency::Prompt);
     }
 
     /// The thread had much to carry.
     pub(super) fn much(&mut self) {
-        self.much = true;
+        self.load.note(Instant::now());
+        self.prompt();
     }
 
-    /// The thread is about to sleep; `load`: whether another one of its worker has much to carry.
-    pub(super) fn rest(&mut self, load: bool) {
-        let now = Instant::now();
-        if load || self.much {
-            self.load_until = now + LINGER;
-        }
-        self.much = false;
-        self.tell(if now < self.load_until { Urgency::Prompt } else { Urgency::Patient });
+    /// The thread is about to sleep.
+    pub(super) fn rest(&mut self) {
+        self.tell(if self.load.is_on(Instant::now()) { Urgency::Prompt } else { self.idle });
     }
 
-    /// The thread is `urgency` from now on.
-    pub(super) fn tell(&mut self, urgency: Urgency) {
+    fn tell(&mut self, urgency: Urgency) {
         if self.chosen || self.told == Some(urgency) {
             return;
         }
-        self.told = Some(urgency);
-        if let Err(error) = process::set_urgency(urgency) {
-            tracing::trace!(%error, "a longer way to a core where others are busy");
+        match process::set_urgency(self.told, urgency) {
+            Ok(told) => self.chosen = !told,
+            Err(error) => tracing::trace!(%error, ?urgency, "the scheduler could not be told"),
         }
+        self.told = Some(urgency);
     }
 }
 
@@ -61,30 +99,37 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn a_thread_is_prompt_under_load_and_for_a_while_after_it() {
-        let mut pace = Pace::new(Instant::now());
-        pace.rest(false);
-        assert_eq!(pace.told, Some(Urgency::Patient), "without load");
-        assert!(!process::has_usual_policy(), "the scheduler knows");
-        pace.much();
-        pace.rest(false);
-        assert_eq!(pace.told, Some(Urgency::Prompt), "its own load");
-        assert!(process::has_usual_policy(), "the scheduler knows");
-        thread::sleep(LINGER);
-        pace.rest(true);
-        assert_eq!(pace.told, Some(Urgency::Prompt), "another thread's load");
-        thread::sleep(LINGER);
-        pace.rest(false);
-        assert_eq!(pace.told, Some(Urgency::Patient), "after the load");
+    fn pace(load: &Arc<Load>) -> Pace {
+        Pace { load: load.clone(), told: None, idle: Urgency::Patient, chosen: false }
     }
 
     #[test]
-    fn a_policy_that_somebody_chose_stays() {
-        process::set_urgency(Urgency::Patient).unwrap();
-        let mut pace = Pace::new(Instant::now());
-        pace.tell(Urgency::Prompt);
-        pace.rest(true);
-        assert!(!process::has_usual_policy());
+    fn a_thread_is_prompt_under_anybodys_load_and_for_a_while_after_it() {
+        let load = Arc::new(Load::new(Instant::now()));
+        let (mut one, mut other) = (pace(&load), pace(&load));
+        one.rest();
+        assert_eq!(one.told, Some(Urgency::Patient), "without load");
+        other.much();
+        assert_eq!(other.told, Some(Urgency::Prompt), "its own load, at once");
+        one.rest();
+        assert_eq!(one.told, Some(Urgency::Prompt), "another one's load");
+        thread::sleep(LINGER);
+        one.rest();
+        assert_eq!(one.told, Some(Urgency::Patient), "after the load");
+    }
+
+    #[test]
+    fn load_that_goes_on_is_noted_now_and_then_and_never_ends() {
+        let start = Instant::now();
+        let load = Load::new(start);
+        let mut writes = 0;
+        for step in 0..100 {
+            let (now, before) = (start + step * LINGER / 50, load.until.load(Ordering::Relaxed));
+            load.note(now);
+            writes += u32::from(load.until.load(Ordering::Relaxed) != before);
+            assert!(load.is_on(now) && load.is_on(now + LINGER * 8 / 10), "{step}");
+            assert!(!load.is_on(now + LINGER), "{step}");
+        }
+        assert!((10..=30).contains(&writes), "{writes}");
     }
 }

@@ -159,48 +159,74 @@ fn at<E: ToString>(step: &'static str) -> impl FnOnce(E) -> PrivilegeError {
     move |reason| PrivilegeError { step, reason: reason.to_string() }
 }
 
-/// The shortest time slice that Linux gives (sched(7), since 6.12): who asks for it is let run sooner where others
+/// The shortest time slice that Linux gives (sched(7), see [`has_slices`]): who asks for it is let run sooner where others
 /// are busy on the same core, and has no more of the core for it.
 const SLICE: Duration = Duration::from_micros(100);
 
 /// How soon a thread gets a core that another one is busy on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Urgency {
-    /// As soon as the scheduler can: by SCHED_OTHER with the shortest slice. A kernel before 6.12 takes no notice of it.
+    /// As soon as the scheduler can: SCHED_OTHER, with the shortest slice where there are slices.
     Prompt,
-    /// Once the other one sleeps, or at the tick that finds its slice used up: by SCHED_BATCH.
+    /// Once the other one sleeps, or at the tick that finds its slice used up: SCHED_BATCH.
     Patient,
 }
 
-/// Whether the calling thread is scheduled as most are (SCHED_OTHER): nobody chose another policy for it.
-#[must_use]
-pub fn has_usual_policy() -> bool {
-    // SAFETY: takes an integer; the calling thread (0) always has a policy.
-    unsafe { libc::sched_getscheduler(0) == libc::SCHED_OTHER }
+impl Urgency {
+    const fn policy(self) -> libc::c_int {
+        match self {
+            Self::Prompt => libc::SCHED_OTHER,
+            Self::Patient => libc::SCHED_BATCH,
+        }
+    }
+
+    const fn slice(self) -> Duration {
+        match self {
+            Self::Prompt => SLICE,
+            // The system's own.
+            Self::Patient => Duration::ZERO,
+        }
+    }
 }
 
-/// Tells the scheduler how urgent the calling thread is. The nice value stays.
+/// Whether the kernel gives each thread the slice that it asks for: Linux 6.12 and later.
+#[must_use]
+pub fn has_slices() -> bool {
+    attributes().is_ok_and(|attributes| attributes.sched_runtime != 0)
+}
+
+/// Tells the scheduler how urgent the calling thread is; `before` is what it was told last, if anything. The nice value
+/// stays, and so does a policy that somebody else has chosen: false then.
 ///
 /// # Errors
 ///
-/// When a filter of system calls forbids it; all is as before then.
-pub fn set_urgency(urgency: Urgency) -> io::Result<()> {
-    // SAFETY: takes two integers; of the calling thread (0) there always is a nice value.
-    let nice = unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
+/// When a filter of system calls or a security module forbids it; all is as before then.
+pub fn set_urgency(before: Option<Urgency>, urgency: Urgency) -> io::Result<bool> {
+    let found = attributes()?;
+    let left_as_told = before.map_or(libc::SCHED_OTHER, Urgency::policy);
+    if found.sched_policy != left_as_told.cast_unsigned() {
+        return Ok(false);
+    }
+    let slice = u64::try_from(urgency.slice().as_nanos()).unwrap_or_default();
     // SAFETY: plain integers, for all of which zero is a value.
     let mut wanted: libc::sched_attr = unsafe { zeroed() };
     wanted.size = u32::try_from(size_of_val(&wanted)).unwrap_or_default();
-    wanted.sched_nice = nice;
-    // A slice of zero is the system's own.
-    let (policy, slice) = match urgency {
-        Urgency::Prompt => (libc::SCHED_OTHER, SLICE),
-        Urgency::Patient => (libc::SCHED_BATCH, Duration::ZERO),
-    };
-    wanted.sched_policy = policy.cast_unsigned();
-    wanted.sched_runtime = u64::try_from(slice.as_nanos()).unwrap_or_default();
+    wanted.sched_nice = found.sched_nice;
+    wanted.sched_policy = urgency.policy().cast_unsigned();
+    wanted.sched_runtime = slice;
     // SAFETY: the calling thread (0), attributes that live through the call and name their size, no flags of the call.
     let answer = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, ptr::from_ref(&wanted), 0) };
-    if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if answer == 0 { Ok(true) } else { Err(io::Error::last_os_error()) }
+}
+
+/// How the calling thread is scheduled.
+fn attributes() -> io::Result<libc::sched_attr> {
+    // SAFETY: plain integers, for all of which zero is a value.
+    let mut found: libc::sched_attr = unsafe { zeroed() };
+    let size = size_of_val(&found);
+    // SAFETY: the calling thread (0), and room of the size that is named.
+    let answer = unsafe { libc::syscall(libc::SYS_sched_getattr, 0, ptr::from_mut(&mut found), size, 0) };
+    if answer == 0 { Ok(found) } else { Err(io::Error::last_os_error()) }
 }
 
 /// For how long `thread` has had a CPU so far; none if it has ended.
@@ -310,29 +336,41 @@ mod tests {
         assert_eq!(field(&text, "Umask"), "0077");
     }
 
+    fn scheduling() -> (libc::c_int, i32, u64) {
+        let found = attributes().unwrap();
+        (found.sched_policy.cast_signed(), found.sched_nice, found.sched_runtime)
+    }
+
     #[test]
     fn a_prompt_thread_has_a_short_slice_a_patient_one_another_policy_and_the_nice_value_stays() {
-        let attributes = || {
-            // SAFETY: plain integers, for all of which zero is a value.
-            let mut found: libc::sched_attr = unsafe { zeroed() };
-            let size = size_of_val(&found);
-            // SAFETY: the calling thread, and room of the size that is named.
-            let answer = unsafe { libc::syscall(libc::SYS_sched_getattr, 0, ptr::from_mut(&mut found), size, 0) };
-            assert_eq!(answer, 0);
-            (found.sched_policy.cast_signed(), found.sched_nice, found.sched_runtime)
-        };
-        let (_, nice, usual) = attributes();
+        let (_, nice, usual) = scheduling();
+        let mut before = None;
         for _ in 0..2 {
-            set_urgency(Urgency::Prompt).unwrap();
-            let (policy, nice_now, slice) = attributes();
-            assert_eq!((policy, nice_now), (libc::SCHED_OTHER, nice));
-            // A kernel before 6.12 shows none.
-            assert!([0, 100_000].contains(&slice), "{slice}");
-            assert!(has_usual_policy());
-            set_urgency(Urgency::Patient).unwrap();
-            assert_eq!(attributes(), (libc::SCHED_BATCH, nice, usual));
-            assert!(!has_usual_policy());
+            assert!(set_urgency(before, Urgency::Prompt).unwrap());
+            let slice = if has_slices() { 100_000 } else { 0 };
+            assert_eq!(scheduling(), (libc::SCHED_OTHER, nice, slice));
+            assert!(set_urgency(Some(Urgency::Prompt), Urgency::Patient).unwrap());
+            assert_eq!(scheduling(), (libc::SCHED_BATCH, nice, usual));
+            before = Some(Urgency::Patient);
         }
+    }
+
+    #[test]
+    fn a_policy_that_somebody_chose_stays() {
+        assert!(set_urgency(None, Urgency::Patient).unwrap());
+        let policy = |policy| {
+            let none = libc::sched_param { sched_priority: 0 };
+            // SAFETY: a priority that lives through the call, for the calling thread (0).
+            let answer = unsafe { libc::sched_setscheduler(0, policy, &raw const none) };
+            assert_eq!(answer, 0);
+        };
+        policy(libc::SCHED_IDLE);
+        for before in [None, Some(Urgency::Patient), Some(Urgency::Prompt)] {
+            assert!(!set_urgency(before, Urgency::Prompt).unwrap());
+            assert_eq!(scheduling().0, libc::SCHED_IDLE);
+        }
+        policy(libc::SCHED_BATCH);
+        assert!(!set_urgency(Some(Urgency::Prompt), Urgency::Patient).unwrap());
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use crate::harness::net::Links;
 use crate::harness::packets::{noise, udp_ecn};
+use crate::harness::stream::{PACED, Stream};
 use crate::harness::traffic::{learn_path_mtu, pings_pass, tcp_transfer, udp_echo};
 use crate::harness::*;
 
@@ -144,4 +145,54 @@ fn wake_ups(pid: u32) -> BTreeMap<String, u64> {
         Some((field("Name:")?.to_owned(), field("voluntary_ctxt_switches:")?.parse().ok()?))
     };
     fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten().filter_map(of_thread).collect()
+}
+
+/// In `/proc/PID/task/TID/stat`: SCHED_OTHER and SCHED_BATCH (linux/sched.h).
+const OTHER: &str = "0";
+const BATCH: &str = "3";
+
+/// What each thread of a process asks of the scheduler.
+#[test]
+fn without_load_the_inbound_threads_and_only_they_let_others_go_first() {
+    let Some(net) = Net::two_sites() else { return };
+    let (a, _b) = net.link(&net.file(A, &[B]).with("workers = 2"), &net.file(B, &[A]));
+    let wait_for = |what: &str, wanted: fn(&[String]) -> bool| {
+        eventually(seconds(20), what, || {
+            let (inbound, others) = policies(a.pid());
+            assert!(others.iter().all(|policy| policy == OTHER), "{others:?}");
+            (inbound.len() == 2 && wanted(&inbound)).then_some(())
+        });
+    };
+    let patient: fn(&[String]) -> bool = if has_slices() {
+        |inbound| inbound.iter().all(|policy| policy == BATCH)
+    } else {
+        |inbound| inbound.iter().all(|policy| policy == OTHER)
+    };
+    wait_for("patience", patient);
+    let load = Stream::start(net.lan(A), net.lan(B), net.site(B).lan4(), 10 * PACED);
+    // A worker without traffic of its own may sleep through it.
+    wait_for("no patience under load", |inbound| inbound.iter().any(|policy| policy == OTHER));
+    load.finish();
+    wait_for("patience after it", patient);
+}
+
+/// Whether a thread may ask for a time slice, so that patience costs little (Linux 6.12 and later).
+fn has_slices() -> bool {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split(['.', '-']).map(|number| number.parse::<u32>().unwrap_or(0));
+    (numbers.next(), numbers.next()) >= (Some(6), Some(12))
+}
+
+/// The scheduling policies of a process' inbound threads, and of its others.
+fn policies(pid: u32) -> (Vec<String>, Vec<String>) {
+    let of_thread = |thread: fs::DirEntry| {
+        let stat = fs::read_to_string(thread.path().join("stat")).ok()?;
+        let (name, rest) = stat.split_once('(')?.1.rsplit_once(')')?;
+        // The 41st field; the state behind the name is the third.
+        Some((name.starts_with("inbound"), rest.split_whitespace().nth(38)?.to_owned()))
+    };
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten().filter_map(of_thread);
+    let (inbound, others): (Vec<_>, Vec<_>) = threads.partition(|(inbound, _)| *inbound);
+    let policy = |(_, policy)| policy;
+    (inbound.into_iter().map(policy).collect(), others.into_iter().map(policy).collect())
 }
