@@ -19,10 +19,11 @@ const BEACON: &[u8] = b"still alive here, 1 2 3.";
 #[test]
 fn a_spoofed_inner_source_is_never_delivered() {
     let Some(net) = Net::new(3, Links::default()) else { return };
-    let mut file_a = net.file(A, &[B, C]);
+    // One queue each: what is spoofed and what is honest go one after the other all the way.
+    let mut file_a = net.file(A, &[B, C]).with("workers = 1");
     file_a.connections[1].networks = vec!["10.2.128.0/24".into(), "fd00:2:0:8000::/64".into()];
     let a = net.start(A, &file_a);
-    let b = net.start(B, &net.file(B, &[A]));
+    let b = net.start(B, &net.file(B, &[A]).with("workers = 1"));
     let c = net.start(C, &net.file(C, &[A]));
     for daemon in [&a, &b, &c] {
         daemon.wait_up();
