@@ -113,7 +113,7 @@ impl OutboundThread {
             match outbound.turn() {
                 Ok(Took::Much) => {
                     much = Instant::now();
-                    self.pace.much();
+                    self.pace.much(much);
                 }
                 Ok(Took::Little) => {}
                 Ok(Took::Nothing) if much.elapsed() > LINGER => return,

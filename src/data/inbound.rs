@@ -66,7 +66,7 @@ impl Inbound {
         // What fails there is no reason to carry nothing.
         let followed = self.waits.follow(&sockets);
         if self.carry(&sockets, ready)? == Took::Much {
-            self.pace.much();
+            self.pace.much(Instant::now());
             return Ok(Ready::ALL);
         }
         followed?;
@@ -92,7 +92,7 @@ impl Inbound {
 
     /// Until something is ready: which of them.
     fn sleep(&mut self) -> io::Result<Ready> {
-        self.pace.rest();
+        self.pace.rest(Instant::now());
         self.waits.set_queue(self.duty.queue(), !self.duty.is_away())?;
         self.waits.wait(super::HEARTBEAT)
     }

@@ -1,10 +1,10 @@
 //! How soon a data thread gets a core once it is awake.
 //!
 //! Under load soon, ahead of threads that are at work: else a small packet waits for a time slice at every step of its
-//! way. Without load an inbound thread lets them go first: the one that woke it up has little left to do, and then the core is
-//! free. Whoever cuts in there stays in the other one's way, and what comes next on the packet's way has to wake up
-//! another core, which takes long on a virtual machine. Kernels without slices of a thread's own (before 6.12) would have it
-//! wait for much longer where others are busy: there it is as all others.
+//! way. Without load an inbound thread lets them go first: the one that woke it up has little left to do, and then the
+//! core is free. Whoever cuts in there stays in the other one's way, and what comes next on the packet's way has to wake
+//! up another core, which takes long on a virtual machine. Kernels without slices of a thread's own (before 6.12) would
+//! have it wait for much longer where others are busy: there it is as all others.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -35,7 +35,7 @@ impl Load {
     pub(super) fn note(&self, now: Instant) {
         let until = self.micros(now + LINGER);
         if until >= self.until.load(Ordering::Relaxed) + GRAIN {
-            self.until.store(until, Ordering::Relaxed);
+            self.until.fetch_max(until, Ordering::Relaxed);
         }
     }
 
@@ -51,71 +51,86 @@ impl Load {
 /// Of one thread.
 pub(super) struct Pace {
     load: Arc<Load>,
-    /// What the scheduler was told, if anything.
+    /// What the scheduler took, if anything.
     told: Option<Urgency>,
+    /// What was tried last.
+    asked: Option<Urgency>,
     /// What it is told without load.
     idle: Urgency,
-    /// Somebody else chose a policy for the thread: it is told nothing more.
+    /// Somebody else chose another policy for the thread: it is told nothing more.
     chosen: bool,
 }
 
 impl Pace {
     pub(super) fn new(load: Arc<Load>) -> Self {
         let idle = if process::has_slices() { Urgency::Patient } else { Urgency::Prompt };
-        Self { load, told: None, idle, chosen: false }
+        Self { load, told: None, asked: None, idle, chosen: false }
     }
 
-    /// The thread is there for load only.
+    /// Soon, whatever the load.
     pub(super) fn prompt(&mut self) {
         self.tell(Urgency::Prompt);
     }
 
     /// The thread had much to carry.
-    pub(super) fn much(&mut self) {
-        self.load.note(Instant::now());
+    pub(super) fn much(&mut self, now: Instant) {
+        self.load.note(now);
         self.prompt();
     }
 
     /// The thread is about to sleep.
-    pub(super) fn rest(&mut self) {
-        self.tell(if self.load.is_on(Instant::now()) { Urgency::Prompt } else { self.idle });
+    pub(super) fn rest(&mut self, now: Instant) {
+        self.tell(if self.load.is_on(now) { Urgency::Prompt } else { self.idle });
     }
 
     fn tell(&mut self, urgency: Urgency) {
-        if self.chosen || self.told == Some(urgency) {
+        if self.chosen || self.asked == Some(urgency) {
             return;
         }
+        self.asked = Some(urgency);
         match process::set_urgency(self.told, urgency) {
-            Ok(told) => self.chosen = !told,
+            Ok(true) => self.told = Some(urgency),
+            Ok(false) => self.chosen = true,
             Err(error) => tracing::trace!(%error, ?urgency, "the scheduler could not be told"),
         }
-        self.told = Some(urgency);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::thread;
-
     use super::*;
 
-    fn pace(load: &Arc<Load>) -> Pace {
-        Pace { load: load.clone(), told: None, idle: Urgency::Patient, chosen: false }
+    /// In a thread of its own, which is scheduled as all others.
+    fn paced(load: &Arc<Load>, run: impl FnOnce(&mut Pace) + Send) {
+        let mut pace = Pace { load: load.clone(), told: None, asked: None, idle: Urgency::Patient, chosen: false };
+        std::thread::scope(|threads| threads.spawn(|| run(&mut pace)).join().unwrap());
+        assert!(!pace.chosen);
     }
 
     #[test]
-    fn a_thread_is_prompt_under_anybodys_load_and_for_a_while_after_it() {
-        let load = Arc::new(Load::new(Instant::now()));
-        let (mut one, mut other) = (pace(&load), pace(&load));
-        one.rest();
-        assert_eq!(one.told, Some(Urgency::Patient), "without load");
-        other.much();
-        assert_eq!(other.told, Some(Urgency::Prompt), "its own load, at once");
-        one.rest();
-        assert_eq!(one.told, Some(Urgency::Prompt), "another one's load");
-        thread::sleep(LINGER);
-        one.rest();
-        assert_eq!(one.told, Some(Urgency::Patient), "after the load");
+    fn a_thread_is_prompt_under_its_own_load_and_for_a_while_after_it() {
+        let start = Instant::now();
+        paced(&Arc::new(Load::new(start)), |pace| {
+            pace.rest(start);
+            assert_eq!(pace.told, Some(Urgency::Patient), "without load");
+            pace.much(start);
+            assert_eq!(pace.told, Some(Urgency::Prompt), "at once");
+            pace.rest(start + LINGER / 2);
+            assert_eq!(pace.told, Some(Urgency::Prompt), "soon after it");
+            pace.rest(start + LINGER);
+            assert_eq!(pace.told, Some(Urgency::Patient), "after it");
+        });
+    }
+
+    #[test]
+    fn the_load_of_one_thread_makes_others_prompt() {
+        let start = Instant::now();
+        let load = Arc::new(Load::new(start));
+        paced(&load, |pace| pace.much(start));
+        paced(&load, |pace| {
+            pace.rest(start + LINGER / 2);
+            assert_eq!(pace.told, Some(Urgency::Prompt));
+        });
     }
 
     #[test]

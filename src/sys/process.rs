@@ -159,8 +159,8 @@ fn at<E: ToString>(step: &'static str) -> impl FnOnce(E) -> PrivilegeError {
     move |reason| PrivilegeError { step, reason: reason.to_string() }
 }
 
-/// The shortest time slice that Linux gives (sched(7), see [`has_slices`]): who asks for it is let run sooner where others
-/// are busy on the same core, and has no more of the core for it.
+/// The shortest time slice that Linux gives (sched(7), see [`has_slices`]): who asks for it is let run sooner where
+/// others are busy on the same core, and has no more of the core for it.
 const SLICE: Duration = Duration::from_micros(100);
 
 /// How soon a thread gets a core that another one is busy on.
@@ -196,7 +196,7 @@ pub fn has_slices() -> bool {
 }
 
 /// Tells the scheduler how urgent the calling thread is; `before` is what it was told last, if anything. The nice value
-/// stays, and so does a policy that somebody else has chosen: false then.
+/// stays, and so does another policy, which somebody else has chosen: false then.
 ///
 /// # Errors
 ///
@@ -211,6 +211,7 @@ pub fn set_urgency(before: Option<Urgency>, urgency: Urgency) -> io::Result<bool
     // SAFETY: plain integers, for all of which zero is a value.
     let mut wanted: libc::sched_attr = unsafe { zeroed() };
     wanted.size = u32::try_from(size_of_val(&wanted)).unwrap_or_default();
+    wanted.sched_flags = found.sched_flags;
     wanted.sched_nice = found.sched_nice;
     wanted.sched_policy = urgency.policy().cast_unsigned();
     wanted.sched_runtime = slice;
@@ -356,21 +357,23 @@ mod tests {
     }
 
     #[test]
-    fn a_policy_that_somebody_chose_stays() {
-        assert!(set_urgency(None, Urgency::Patient).unwrap());
-        let policy = |policy| {
+    fn another_policy_which_somebody_chose_stays() {
+        let choose = |policy| {
             let none = libc::sched_param { sched_priority: 0 };
             // SAFETY: a priority that lives through the call, for the calling thread (0).
             let answer = unsafe { libc::sched_setscheduler(0, policy, &raw const none) };
             assert_eq!(answer, 0);
         };
-        policy(libc::SCHED_IDLE);
+        choose(libc::SCHED_BATCH);
+        assert!(!set_urgency(None, Urgency::Prompt).unwrap());
+        assert!(!set_urgency(Some(Urgency::Prompt), Urgency::Patient).unwrap());
+        assert_eq!(scheduling().0, libc::SCHED_BATCH);
+        // Last, as nobody may leave it without more rights.
+        choose(libc::SCHED_IDLE);
         for before in [None, Some(Urgency::Patient), Some(Urgency::Prompt)] {
             assert!(!set_urgency(before, Urgency::Prompt).unwrap());
-            assert_eq!(scheduling().0, libc::SCHED_IDLE);
         }
-        policy(libc::SCHED_BATCH);
-        assert!(!set_urgency(Some(Urgency::Prompt), Urgency::Patient).unwrap());
+        assert_eq!(scheduling().0, libc::SCHED_IDLE);
     }
 
     #[test]
