@@ -202,19 +202,13 @@ pub fn has_slices() -> bool {
 ///
 /// When a filter of system calls or a security module forbids it; all is as before then.
 pub fn set_urgency(before: Option<Urgency>, urgency: Urgency) -> io::Result<bool> {
-    let found = attributes()?;
+    let mut wanted = attributes()?;
     let left_as_told = before.map_or(libc::SCHED_OTHER, Urgency::policy);
-    if found.sched_policy != left_as_told.cast_unsigned() {
+    if wanted.sched_policy != left_as_told.cast_unsigned() {
         return Ok(false);
     }
-    let slice = u64::try_from(urgency.slice().as_nanos()).unwrap_or_default();
-    // SAFETY: plain integers, for all of which zero is a value.
-    let mut wanted: libc::sched_attr = unsafe { zeroed() };
-    wanted.size = u32::try_from(size_of_val(&wanted)).unwrap_or_default();
-    wanted.sched_flags = found.sched_flags;
-    wanted.sched_nice = found.sched_nice;
     wanted.sched_policy = urgency.policy().cast_unsigned();
-    wanted.sched_runtime = slice;
+    wanted.sched_runtime = u64::try_from(urgency.slice().as_nanos()).unwrap_or_default();
     // SAFETY: the calling thread (0), attributes that live through the call and name their size, no flags of the call.
     let answer = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, ptr::from_ref(&wanted), 0) };
     if answer == 0 { Ok(true) } else { Err(io::Error::last_os_error()) }

@@ -156,24 +156,21 @@ const BATCH: &str = "3";
 fn without_load_the_inbound_threads_and_only_they_let_others_go_first() {
     let Some(net) = Net::two_sites() else { return };
     let (a, _b) = net.link(&net.file(A, &[B]).with("workers = 2"), &net.file(B, &[A]));
-    let wait_for = |what: &str, wanted: fn(&[String]) -> bool| {
+    let wait_for = |what: &str, wanted: &dyn Fn(&[String]) -> bool| {
         eventually(seconds(20), what, || {
             let (inbound, others) = policies(a.pid());
             assert!(others.iter().all(|policy| policy == OTHER), "{others:?}");
             (inbound.len() == 2 && wanted(&inbound)).then_some(())
         });
     };
-    let patient: fn(&[String]) -> bool = if has_slices() {
-        |inbound| inbound.iter().all(|policy| policy == BATCH)
-    } else {
-        |inbound| inbound.iter().all(|policy| policy == OTHER)
-    };
-    wait_for("patience", patient);
+    let idle = if has_slices() { BATCH } else { OTHER };
+    let patient = |inbound: &[String]| inbound.iter().all(|policy| policy == idle);
+    wait_for("patience", &patient);
     let load = Stream::start(net.lan(A), net.lan(B), net.site(B).lan4(), 100 * PACED);
     // A worker without traffic of its own may sleep through it.
-    wait_for("no patience under load", |inbound| inbound.iter().any(|policy| policy == OTHER));
+    wait_for("no patience under load", &|inbound| inbound.iter().any(|policy| policy == OTHER));
     load.finish();
-    wait_for("patience after it", patient);
+    wait_for("patience after it", &patient);
 }
 
 /// Whether a thread may ask for a time slice, so that patience costs little (Linux 6.12 and later).
