@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use super::backlog::Backlog;
 use crate::packet::cleartext::{Cleartext, Packets};
+use crate::tunnel::Lane;
 
 /// Complete and padded where they lie.
 pub(super) struct Burst {
@@ -17,9 +18,9 @@ impl Burst {
         Self { ranges: std::array::from_fn(|_| 0..0), count: 0, ecn: 0 }
     }
 
-    /// Whether a packet marked `ecn` fits a burst of at most `limit`: one send carries one mark.
-    pub(super) fn takes(&self, ecn: u8, limit: usize) -> bool {
-        self.count == 0 || (self.ecn == ecn && self.count < limit)
+    /// Whether a packet marked `ecn` fits: one send carries one mark, and one batch is sealed.
+    pub(super) const fn takes(&self, ecn: u8) -> bool {
+        self.count == 0 || (self.ecn == ecn && self.count < Lane::BATCH)
     }
 
     /// Adds the packet that lies in `range`, padding included.

@@ -7,6 +7,7 @@
 //! ```
 
 use std::io;
+use std::iter;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -30,7 +31,7 @@ use crate::sys::poll::Ready;
 use crate::sys::udp::{Group, Receive, Received, Socket};
 use crate::tunnel::gate::Verdict;
 use crate::tunnel::wire::{self, Kind};
-use crate::tunnel::{Address, Local, OpenBuffer, Peer, Roam, Table};
+use crate::tunnel::{Address, Lane, Local, OpenBuffer, Peer, Roam, Table};
 
 /// Receive calls on one socket before the other one gets its turn.
 const RECEIVES: usize = 4;
@@ -112,24 +113,31 @@ fn drain(socket: &Socket, receive: &mut Receive, table: &Table, way: &mut Way) -
     for _ in 0..RECEIVES {
         match socket.receive(receive) {
             Ok(_) => {
-                let now = Instant::now();
                 for run in receive.runs() {
                     bytes += run.bytes.len();
                     datagrams += run.bytes.len().div_ceil(run.stride);
-                    way.take(table, &run, now);
+                }
+                let all_data = way.take(table, receive.runs(), Instant::now());
+                took = Took::of(datagrams, bytes);
+                if receive.has_more() && all_data {
+                    // Delivered together, merged.
+                    continue;
                 }
                 way.deliver();
-                took = Took::of(datagrams, bytes);
                 if took < Took::Much {
                     // The answer first; whether there is more, the poll tells.
                     return Ok(took);
                 }
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(took),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                way.deliver();
+                return Ok(took);
+            }
             // An ICMP error of an earlier send, most likely: the datagrams behind it are fine.
             Err(error) => failed = Some(error),
         }
     }
+    way.deliver();
     failed.filter(|_| took == Took::Nothing).map_or(Ok(Took::Much), Err)
 }
 
@@ -144,42 +152,48 @@ pub(super) struct Way {
 }
 
 impl Way {
-    /// One buffer from the kernel: datagrams of one source, each `stride` long but for the last.
-    fn take(&mut self, table: &Table, run: &Received<'_>, now: Instant) {
-        let local = run.to.map(|(addr, interface)| Local { addr, interface });
-        let from = Address { remote: run.from, local };
-        let mut rest: &[u8] = run.bytes;
-        while !rest.is_empty() {
-            let (datagrams, after) = split_session(rest, run.stride);
-            rest = after;
-            if datagrams.first_chunk() == Some(&TRANSPORT) {
-                self.open(table, datagrams.chunks(run.stride), &from, run.ecn, now);
+    /// What one call has received: whether all of it was transport data. Runs that go on with each other pass the lane
+    /// together.
+    fn take<'r>(&mut self, table: &Table, runs: impl Iterator<Item = Received<'r>>, now: Instant) -> bool {
+        let mut all_data = true;
+        let mut pieces = runs.flat_map(pieces).peekable();
+        while let Some(first) = pieces.next() {
+            let local = first.to.map(|(addr, interface)| Local { addr, interface });
+            let from = Address { remote: first.from, local };
+            if first.bytes.first_chunk() == Some(&TRANSPORT) {
+                let others = iter::from_fn(|| pieces.next_if(|next| goes_on(&first, next)));
+                let datagrams = iter::once(first).chain(others).flat_map(|piece| piece.bytes.chunks(piece.stride));
+                self.open(table, datagrams, &from, first.ecn, now);
             } else {
-                self.knock(table, datagrams, from);
+                self.knock(table, first.bytes, from);
+                all_data = false;
             }
         }
+        all_data
     }
 
     /// Datagrams of one session: open, admit, and keep for [`Way::deliver`].
-    fn open(
+    fn open<'d>(
         &mut self,
         table: &Table,
-        mut datagrams: std::slice::Chunks<'_, u8>,
+        datagrams: impl Iterator<Item = &'d [u8]>,
         from: &Address,
         ecn: u8,
         now: Instant,
     ) {
-        let index = datagrams.clone().next().and_then(wire::receiver_index);
+        let mut datagrams = datagrams.peekable();
+        let index = datagrams.peek().copied().and_then(wire::receiver_index);
         let Some(peer) = index.and_then(|index| table.by_index(index)) else {
             let reason = if index.is_some() { Reason::InUnknownIndex } else { Reason::InMalformed };
-            return self.counters.drops.add(reason, datagrams.len() as u64);
+            return self.counters.drops.add(reason, datagrams.count() as u64);
         };
-        while datagrams.len() > 0 {
+        while datagrams.peek().is_some() {
             if self.opened.is_full() {
                 self.deliver();
             }
             let before = self.opened.packets().len();
-            let roam = peer.lane.open_batch(now, &mut datagrams, from, &mut self.opened, &self.counters.drops);
+            let some = datagrams.by_ref().take(Lane::BATCH);
+            let roam = peer.lane.open_batch(now, some, from, &mut self.opened, &self.counters.drops);
             if let Some(roam) = roam {
                 self.heard(peer, roam);
             }
@@ -271,6 +285,23 @@ const TRANSPORT: [u8; 4] = [4, 0, 0, 0];
 /// Type and receiver index.
 const SESSION: usize = 8;
 
+/// A run, cut where its session changes; other messages are each alone.
+fn pieces(run: Received<'_>) -> impl Iterator<Item = Received<'_>> {
+    let mut rest = run.bytes;
+    iter::from_fn(move || {
+        let (bytes, after) = split_session(rest, run.stride);
+        rest = after;
+        (!bytes.is_empty()).then_some(Received { bytes, ..run })
+    })
+}
+
+/// Whether datagrams of one session go on in `next`, which came the same way.
+fn goes_on(first: &Received<'_>, next: &Received<'_>) -> bool {
+    let session = |piece: &Received<'_>| piece.bytes.first_chunk::<SESSION>().copied();
+    let way = |piece: &Received<'_>| (piece.from, piece.to, piece.ecn);
+    session(first).is_some() && session(first) == session(next) && way(first) == way(next)
+}
+
 /// Cuts off the leading datagrams of one session; of other messages, one.
 fn split_session(run: &[u8], stride: usize) -> (&[u8], &[u8]) {
     let session = run.get(..SESSION);
@@ -300,6 +331,22 @@ mod tests {
         let (first, rest) = split_session(&run, 64);
         assert_eq!((first.len(), rest.len()), (128, 40));
         assert_eq!(split_session(rest, 64), (rest, &[][..]));
+    }
+
+    fn run(bytes: &[u8]) -> Received<'_> {
+        Received { bytes, stride: 64, from: ([192, 0, 2, 1], 9).into(), to: None, ecn: 0 }
+    }
+
+    #[test]
+    fn a_run_goes_on_in_one_of_the_same_session_from_the_same_place() {
+        let (a, b) = ([4, 0, 0, 0, 1, 1, 1, 1], [4, 0, 0, 0, 2, 1, 1, 1]);
+        let (one, other) = ([datagram(a, 64), datagram(b, 64)].concat(), datagram(b, 40));
+        let parts: Vec<_> = [&one[..], &other[..], &[]].into_iter().flat_map(|bytes| pieces(run(bytes))).collect();
+        assert_eq!(parts.iter().map(|piece| piece.bytes.len()).collect::<Vec<_>>(), [64, 64, 40]);
+        assert!(!goes_on(&parts[0], &parts[1]) && goes_on(&parts[1], &parts[2]));
+        assert!(!goes_on(&parts[1], &Received { ecn: 3, ..parts[2] }));
+        assert!(!goes_on(&parts[1], &Received { from: ([192, 0, 2, 2], 9).into(), ..parts[2] }));
+        assert!(!goes_on(&run(&[4, 0, 0, 0]), &run(&[4, 0, 0, 0])));
     }
 
     #[test]

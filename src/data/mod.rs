@@ -33,12 +33,10 @@ use crate::sys::poll::EventFd;
 use crate::sys::process;
 use crate::sys::tun::{Offloads, Queue};
 use crate::sys::udp::{Group, Receive};
-use crate::tunnel::{OpenBuffer, SealBuffer, Table, TickBuffer};
+use crate::tunnel::{Lane, OpenBuffer, SealBuffer, Table, TickBuffer};
 
 /// A sleeping worker wakes this often to move its heartbeat.
 const HEARTBEAT: Duration = Duration::from_millis(2500);
-/// Datagrams that all workers together may have sealed and not yet sent: a quarter of the replay window.
-const REORDER: usize = 256;
 
 /// What the plane works with, all opened by the control plane.
 pub struct Inputs {
@@ -100,7 +98,7 @@ impl Plane {
         let workers = inputs.queues.len();
         let started = plane.start_handshakes(jobs, workers).and_then(|()| {
             let mut queues = inputs.queues.into_iter().enumerate();
-            queues.try_for_each(|(worker, queue)| plane.start_worker(worker, workers, queue, inputs.offloads))
+            queues.try_for_each(|(worker, queue)| plane.start_worker(worker, queue, inputs.offloads))
         });
         match started {
             Ok(()) => Ok(plane),
@@ -129,11 +127,11 @@ impl Plane {
         self.spawn("handshakes".to_owned(), move || handshakes.run())
     }
 
-    fn start_worker(&mut self, worker: usize, workers: usize, queue: Queue, offloads: Offloads) -> io::Result<()> {
+    fn start_worker(&mut self, worker: usize, queue: Queue, offloads: Offloads) -> io::Result<()> {
         let (queue, look, now) = (Arc::new(queue), Arc::new(EventFd::new()?), Instant::now());
         self.looks.push(look.clone());
         let counters = self.new_counters();
-        let outbound = self.outbound(worker, workers, &queue, counters.clone(), now);
+        let outbound = self.outbound(worker, &queue, counters.clone(), now);
         let duty = Arc::new(duty::Duty::new(queue.clone(), outbound, look.clone())?);
         let outbound = duty::OutboundThread {
             duty: duty.clone(),
@@ -154,7 +152,7 @@ impl Plane {
             trouble: self.shared.trouble.clone(),
             pace: pace::Pace::new(self.shared.load.clone()),
             waits,
-            receive: Receive::new(RECEIVE),
+            receive: Receive::new(),
             way: inbound::Way {
                 writer: writer::TunWriter::new(queue, offloads, self.shared.trouble.clone()),
                 egress: self.egress(worker),
@@ -171,7 +169,6 @@ impl Plane {
     fn outbound(
         &self,
         worker: usize,
-        workers: usize,
         queue: &Arc<Queue>,
         counters: Arc<counters::Counters>,
         now: Instant,
@@ -190,8 +187,7 @@ impl Plane {
                     egress: self.egress(worker),
                     handshakes: self.shared.handshakes.clone(),
                     counters,
-                    sealed: SealBuffer::new(seal_limit(workers), self.shared.table.load().mtu()),
-                    limit: seal_limit(workers),
+                    sealed: SealBuffer::new(Lane::BATCH, self.shared.table.load().mtu()),
                 },
             },
         }
@@ -259,13 +255,6 @@ impl Plane {
     }
 }
 
-/// Buffers of 64 KiB that one receive call may fill.
-const RECEIVE: usize = 4;
 /// Opened packets that wait for one delivery: what a receive call brings, if the datagrams are large.
 const OPENED_PACKETS: usize = 512;
-const OPENED_BYTES: usize = RECEIVE << 16;
-
-/// Datagrams that one worker seals before it sends them.
-fn seal_limit(workers: usize) -> usize {
-    (REORDER / workers.max(1)).clamp(8, crate::packet::segment::MAX_SEGMENTS)
-}
+const OPENED_BYTES: usize = Receive::BYTES;

@@ -161,7 +161,7 @@ impl Way {
     fn single(&mut self, turn: &Turn<'_>, item: &Item, arena: &mut [u8]) -> Result<(), Refused> {
         match segment::single(&item.vnet, item.buffer(arena), item.len, turn.mtu) {
             Ok(single) => {
-                if !self.burst.takes(single.header.ecn, self.sealer.limit) {
+                if !self.burst.takes(single.header.ecn) {
                     self.flush(turn, arena);
                 }
                 let range = item.start..item.start + single.wire_len;
@@ -196,7 +196,7 @@ impl Way {
             self.answers.too_big(segments.packet(), turn.mtu, turn.now);
         }
         let ecn = segments.header().ecn;
-        let at_a_time = self.sealer.limit.min(MAX_BYTES / (segments.wire_len() + Lane::OVERHEAD));
+        let at_a_time = Lane::BATCH.min(MAX_BYTES / (segments.wire_len() + Lane::OVERHEAD));
         while segments.prepare(at_a_time) > 0 {
             self.sealer.send(turn, &mut segments, ecn);
         }
@@ -233,12 +233,10 @@ pub(super) struct Sealer {
     pub(super) handshakes: HandshakeQueue,
     pub(super) counters: Arc<Counters>,
     pub(super) sealed: SealBuffer,
-    /// Datagrams sealed at a time; those of all workers together stay within the replay window.
-    pub(super) limit: usize,
 }
 
 impl Sealer {
-    /// Takes up to `limit` packets: sealed and sent, staged, or dropped.
+    /// Takes up to [`Lane::BATCH`] packets: sealed and sent, staged, or dropped.
     fn send(&mut self, turn: &Turn<'_>, packets: &mut impl Cleartext, ecn: u8) {
         self.sealed.clear();
         match self.seal(turn, packets) {
@@ -260,7 +258,7 @@ impl Sealer {
     fn send_fragments(&mut self, turn: &Turn<'_>, buffer: &mut [u8], len: usize) -> Result<(), Refused> {
         let ecn = ecn::of(buffer);
         let mut fragments = Fragments::new(buffer, len, turn.mtu)?;
-        for _ in 0..fragments.remaining().div_ceil(self.limit) {
+        for _ in 0..fragments.remaining().div_ceil(Lane::BATCH) {
             self.send(turn, &mut fragments, ecn);
         }
         Ok(())

@@ -15,6 +15,9 @@ pub const SPARE: usize = 16;
 pub trait Cleartext {
     /// The next inner packet, padded with zeros for the wire ([`padded_len`]). Valid until the next call.
     fn next(&mut self) -> Option<&[u8]>;
+
+    /// How many there are left, at the most.
+    fn left(&self) -> usize;
 }
 
 /// Packets that are finished and padded already.
@@ -35,6 +38,10 @@ impl<I: Iterator<Item: AsRef<[u8]>>> Cleartext for Packets<I> {
     fn next(&mut self) -> Option<&[u8]> {
         self.current = self.packets.next();
         self.current.as_ref().map(AsRef::as_ref)
+    }
+
+    fn left(&self) -> usize {
+        self.packets.size_hint().1.unwrap_or(usize::MAX)
     }
 }
 

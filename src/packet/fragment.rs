@@ -91,6 +91,10 @@ impl Cleartext for Fragments<'_> {
         self.next += 1;
         self.window.lay(bytes.get(..*len)?, start..end)
     }
+
+    fn left(&self) -> usize {
+        self.remaining()
+    }
 }
 
 /// The header of the first fragment, and that of the others: without the options that are not to be copied.

@@ -235,6 +235,10 @@ impl Cleartext for Segments<'_> {
         self.next += 1;
         self.window.lay(header, payload)
     }
+
+    fn left(&self) -> usize {
+        self.remaining()
+    }
 }
 
 #[inline]

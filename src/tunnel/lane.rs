@@ -111,7 +111,7 @@ impl Lane {
     ) -> Result<InFlight<'_>, SealRefused> {
         let mut core = self.core.lock();
         core.check(now)?;
-        let most = out.room().min(Self::BATCH);
+        let most = packets.left().min(out.room()).min(Self::BATCH);
         let mut flight = self.flights.begin(worker, core.sealed, most as u64).ok_or(SealRefused::Ahead)?;
         core.seal(packets, most, out, &mut flight);
         if flight.sealed > 0 {

@@ -306,7 +306,7 @@ mod tests {
     fn of_the_first_datagrams_too_it_is_known_where_they_came() {
         let group = Plan { steer: knock, ..Plan::new(0, 1, 0) }.open().unwrap();
         for socket in [&group.v4[0], &group.v6[0]] {
-            let mut into = Receive::new(1);
+            let mut into = Receive::new();
             assert!(poll::poll(&[socket.as_fd()], Duration::from_secs(5)).unwrap().any());
             socket.receive(&mut into).unwrap();
             let to: Vec<_> = into.runs().map(|run| run.to.unwrap()).collect();

@@ -4,6 +4,7 @@ use std::array;
 use std::fmt;
 use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 
 use quinn_udp::{RecvMeta, UdpSockRef};
 
@@ -11,21 +12,29 @@ use super::{Local, Socket};
 
 /// Bytes of one buffer: the largest run the kernel hands over.
 const BUFFER: usize = 1 << 16;
-/// The most buffers: what quinn-udp takes at once.
-const BUFFERS_MAX: usize = 32;
+/// Buffers for runs: what is received at once has to be carried before anything else.
+const FEW: usize = 4;
+/// Buffers where the kernel merges nothing: the most that quinn-udp takes at once.
+const MANY: usize = 32;
+/// Bytes of a whole packet that comes by itself: 32 of them are one long run. What is shorter are acknowledgements and
+/// the like, which gain nothing by being gathered.
+const SINGLE: RangeInclusive<usize> = 512..=BUFFER / MANY;
 
 /// The buffers to receive into, 64 KiB each. Allocated once, then used again and again.
 pub struct Receive {
     memory: Box<[u8]>,
-    meta: [RecvMeta; BUFFERS_MAX],
+    meta: [RecvMeta; MANY],
+    /// How many buffers the next call may fill.
+    offered: usize,
     filled: usize,
+    more: bool,
 }
 
 /// Datagrams of one sender that came together.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct Received<'b> {
     /// Back to back.
-    pub bytes: &'b mut [u8],
+    pub bytes: &'b [u8],
     /// Size of each datagram in bytes, at least 1; the last one may be shorter.
     pub stride: usize,
     /// Who sent them. Nothing about it is authenticated.
@@ -37,24 +46,48 @@ pub struct Received<'b> {
 }
 
 impl Receive {
-    /// With `buffers` buffers (1 to 32), so many runs at a time.
+    /// The bytes that one [`Socket::receive`] brings, but for the first long runs after many single packets.
+    pub const BYTES: usize = FEW * BUFFER;
+
+    /// Empty. Of its memory, only what was once written takes room.
     #[must_use]
-    pub fn new(buffers: usize) -> Self {
-        let memory = vec![0; buffers.clamp(1, BUFFERS_MAX) * BUFFER].into_boxed_slice();
-        Self { memory, meta: array::from_fn(|_| RecvMeta::default()), filled: 0 }
+    pub fn new() -> Self {
+        let memory = vec![0; MANY * BUFFER].into_boxed_slice();
+        Self { memory, meta: array::from_fn(|_| RecvMeta::default()), offered: FEW, filled: 0, more: false }
+    }
+
+    /// Whether the last [`Socket::receive`] ended for want of buffers, full of single packets: more are waiting, most
+    /// likely, and may be merged with them.
+    #[must_use]
+    pub const fn has_more(&self) -> bool {
+        self.more
+    }
+
+    /// Notes what a call has brought.
+    fn adapt(&mut self) {
+        let bytes: usize = self.meta.iter().take(self.filled).map(|meta| meta.len).sum();
+        let single = SINGLE.contains(&(bytes / self.filled.max(1)));
+        self.more = single && self.filled == self.offered;
+        self.offered = if single && (self.more || self.filled > FEW) { MANY } else { FEW };
     }
 
     /// What the last [`Socket::receive`] brought, in order.
-    pub fn runs(&mut self) -> impl Iterator<Item = Received<'_>> {
+    pub fn runs(&self) -> impl Iterator<Item = Received<'_>> {
         let filled = self.meta.iter().take(self.filled);
-        filled.zip(self.memory.chunks_exact_mut(BUFFER)).map(|(meta, buffer)| received(meta, buffer))
+        filled.zip(self.memory.chunks_exact(BUFFER)).map(|(meta, buffer)| received(meta, buffer))
     }
 }
 
-fn received<'b>(meta: &RecvMeta, buffer: &'b mut [u8]) -> Received<'b> {
+impl Default for Receive {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn received<'b>(meta: &RecvMeta, buffer: &'b [u8]) -> Received<'b> {
     let len = meta.len.min(buffer.len());
     Received {
-        bytes: buffer.split_at_mut(len).0,
+        bytes: buffer.split_at(len).0,
         stride: meta.stride.max(1),
         from: meta.addr,
         to: meta.dst_ip.map(|address| (address, meta.interface_index.unwrap_or(0))),
@@ -69,20 +102,19 @@ impl Socket {
     ///
     /// `WouldBlock` when there is nothing. `into` is empty after an error.
     pub fn receive(&self, into: &mut Receive) -> io::Result<usize> {
-        into.filled = 0;
-        let count = into.memory.len() / BUFFER;
+        (into.filled, into.more) = (0, false);
         let mut chunks = into.memory.chunks_exact_mut(BUFFER);
-        let mut slices: [IoSliceMut<'_>; BUFFERS_MAX] =
-            array::from_fn(|_| IoSliceMut::new(chunks.next().unwrap_or_default()));
-        let slices = slices.split_at_mut(count).0;
+        let mut slices: [IoSliceMut<'_>; MANY] = array::from_fn(|_| IoSliceMut::new(chunks.next().unwrap_or_default()));
+        let slices = slices.split_at_mut(into.offered).0;
         into.filled = self.state.recv(UdpSockRef::from(&self.inner), slices, &mut into.meta)?;
+        into.adapt();
         Ok(into.filled)
     }
 }
 
 impl fmt::Debug for Receive {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Receive").field("buffers", &(self.memory.len() / BUFFER)).field("filled", &self.filled).finish()
+        f.debug_struct("Receive").field("offered", &self.offered).field("filled", &self.filled).finish_non_exhaustive()
     }
 }
 
@@ -92,15 +124,34 @@ mod tests {
 
     #[test]
     fn an_empty_datagram_still_has_a_stride() {
-        let mut buffer = [0; 8];
-        let run = received(&RecvMeta::default(), &mut buffer);
+        let run = received(&RecvMeta::default(), &[0; 8]);
         assert_eq!((run.bytes.len(), run.stride), (0, 1));
     }
 
     #[test]
     fn new_buffers_hold_nothing() {
-        assert_eq!(Receive::new(0).memory.len(), BUFFER);
-        assert_eq!(Receive::new(1000).memory.len(), BUFFER * BUFFERS_MAX);
-        assert_eq!(Receive::new(4).runs().count(), 0);
+        assert_eq!(Receive::new().runs().count(), 0);
+    }
+
+    #[test]
+    fn many_buffers_are_offered_for_as_long_as_many_packets_come_by_themselves() {
+        let mut receive = Receive::new();
+        let mut after = |runs: &[usize]| {
+            receive.filled = runs.len();
+            receive.meta.iter_mut().zip(runs).for_each(|(meta, len)| meta.len = *len);
+            receive.adapt();
+            (receive.offered, receive.has_more())
+        };
+        assert_eq!(after(&[1452; 3]), (4, false));
+        assert_eq!(after(&[1452; 4]), (32, true));
+        assert_eq!(after(&[1452; 32]), (32, true));
+        assert_eq!(after(&[96; 32]), (4, false));
+        assert_eq!(after(&[96; 4]), (4, false));
+        assert_eq!(after(&[1452; 4]), (32, true));
+        assert_eq!(after(&[1452; 20]), (32, false));
+        assert_eq!(after(&[1452; 4]), (4, false));
+        assert_eq!(after(&[60_000; 4]), (4, false));
+        assert_eq!(after(&[1452; 4]), (32, true));
+        assert_eq!(after(&[60_000; 32]), (4, false));
     }
 }

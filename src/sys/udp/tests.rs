@@ -30,7 +30,7 @@ fn between(workers: usize, test: fn(&Group, &Group)) {
 }
 
 fn received(socket: &Socket) -> Vec<Run> {
-    let mut buffers = Receive::new(8);
+    let mut buffers = Receive::new();
     if !poll(&[socket.as_fd()], PATIENCE).unwrap().any() {
         return Vec::new();
     }
@@ -56,7 +56,7 @@ fn joined(socket: &Socket) -> Vec<u8> {
 }
 
 fn is_empty(socket: &Socket) -> bool {
-    socket.receive(&mut Receive::new(1)).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    socket.receive(&mut Receive::new()).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
 }
 
 fn group(workers: usize) -> Group {

@@ -34,6 +34,10 @@ impl Cleartext for Packets {
         self.1 = self.0.pop_front()?;
         Some(&self.1)
     }
+
+    fn left(&self) -> usize {
+        self.0.len()
+    }
 }
 
 pub(super) fn ip(text: &str) -> IpAddr {
