@@ -20,7 +20,6 @@ use tokio::sync::{Notify, mpsc};
 use tracing::{info, warn};
 
 use super::clock::{ClockWatch, Look};
-use super::dead_ends;
 use super::keys::Keys;
 use super::limits;
 use super::log;
@@ -34,6 +33,7 @@ use super::routes;
 use super::setup::{self, Opened};
 use super::tunnels::Question;
 use super::watchdog::Watchdog;
+use super::ways::Ways;
 use crate::config::Config;
 use crate::sys::{inherited, process};
 
@@ -159,6 +159,7 @@ fn split(
         recall,
         index,
         mark,
+        ways: Ways::new(netlink.clone()),
         netlink,
         routing,
         endpoints,
@@ -216,6 +217,7 @@ struct Keeper {
     index: u32,
     mark: u32,
     netlink: Netlink,
+    ways: Ways,
     routing: Reconciler,
     /// The peers' addresses for which the routes were made.
     endpoints: Vec<IpAddr>,
@@ -285,7 +287,7 @@ impl Keeper {
                     self.look_at_clocks(shared);
                     self.recall.write_at_times(&shared.in_force.borrow().tunnels, Instant::now());
                     let peers = shared.in_force.borrow().peers();
-                    dead_ends::leave(&self.netlink, self.mark, peers).await;
+                    self.ways.look(self.index, self.mark, peers).await;
                     if self.unsettled {
                         self.keep_routes(shared).await?;
                     }

@@ -5,7 +5,6 @@
 
 mod clock;
 pub mod daemon;
-mod dead_ends;
 pub mod forget;
 mod http;
 mod in_force;
@@ -36,6 +35,7 @@ mod tunnels;
 mod uapi;
 mod unix_socket;
 mod watchdog;
+mod ways;
 pub mod wg;
 
 #[cfg(test)]

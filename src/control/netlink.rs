@@ -195,12 +195,26 @@ impl Netlink {
     /// # Errors
     /// When the kernel refuses to say.
     pub async fn reaches(&self, remote: IpAddr, local: IpAddr, interface: u32, mark: u32) -> Result<bool, Error> {
-        let question = convert::route_question(remote, local, interface, mark);
+        let question = convert::route_question(remote, Some(local), Some(interface), mark);
         match self.0.route().get(question).execute().try_next().await.map_err(Error::from) {
             // IPv6 takes the interface as a wish, and may answer with another.
             Ok(route) => Ok(route.and_then(|route| convert::interface(&route)).is_none_or(|other| other == interface)),
             // No route, or one that prohibits.
             Err(Error::NoRoute | Error::FamilyOff) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// By which interface packets with this mark go to `remote`, from `local` or wherever the kernel wants; none if there
+    /// is no route, or by several.
+    ///
+    /// # Errors
+    /// When the kernel refuses to say.
+    pub async fn chosen(&self, remote: IpAddr, local: Option<IpAddr>, mark: u32) -> Result<Option<u32>, Error> {
+        let question = convert::route_question(remote, local, None, mark);
+        match self.0.route().get(question).execute().try_next().await.map_err(Error::from) {
+            Ok(route) => Ok(route.and_then(|route| convert::interface(&route))),
+            Err(Error::NoRoute | Error::FamilyOff) => Ok(None),
             Err(error) => Err(error),
         }
     }

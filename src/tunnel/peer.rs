@@ -6,6 +6,7 @@ mod staging;
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption, Guard};
@@ -80,6 +81,8 @@ pub struct Peer {
     key: PublicKey,
     secrets: Mutex<Secrets>,
     address: ArcSwapOption<Address>,
+    /// Number of the interface that is avoided; 0 = none.
+    avoided: AtomicU32,
     /// Where its last initiation came from, whoever sent that, and when.
     caller: Mutex<Option<(IpAddr, Instant)>>,
     staging: Staging,
@@ -139,6 +142,7 @@ impl Peer {
             key: config.remote,
             secrets: Mutex::new(Secrets { identity: Arc::clone(identity), psk: config.psk }),
             address: ArcSwapOption::empty(),
+            avoided: AtomicU32::new(0),
             caller: Mutex::new(None),
             staging: Staging::default(),
             schedule: Mutex::new(Schedule::new(policy, config.seed)),
@@ -232,7 +236,22 @@ impl Peer {
         }
     }
 
+    /// The kernel chooses the local side from now on, even where the peer is heard by `interface`, until this is called
+    /// again: what is under way would lead back there. 0 avoids none.
+    pub fn avoid(&self, interface: u32) {
+        self.avoided.store(interface, Relaxed);
+        if let Some(address) = self.address().filter(|address| self.is_avoided(address)) {
+            self.forget_local(&address);
+        }
+    }
+
+    fn is_avoided(&self, address: &Address) -> bool {
+        let avoided = self.avoided.load(Relaxed);
+        avoided != 0 && address.local.is_some_and(|local| local.interface == avoided)
+    }
+
     fn move_to(&self, address: &Address) -> bool {
+        let address = &if self.is_avoided(address) { Address::new(address.remote) } else { *address };
         let changed = self.address.load().as_deref() != Some(address);
         if changed {
             self.address.store(Some(Arc::new(*address)));

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use crate::harness::daemon::Daemon;
 use crate::harness::host::Host;
 use crate::harness::net::{Links, PORT};
+use crate::harness::paced::Paced;
 use crate::harness::packets::noise;
 use crate::harness::stock::{Peering, Program, installed};
 use crate::harness::traffic::{learn_path_mtu, ping, pings_pass, reached, tcp_transfer};
@@ -207,14 +208,9 @@ fn a_site_that_changes_its_provider_goes_on() {
     up_all_the_time(&a);
 }
 
-/// ```text
-///   A ==== internet ---- B    A has two uplinks, both up; its default route moves from the first to the second
-/// ```
-#[test]
-fn when_the_default_route_moves_to_another_uplink_the_tunnel_follows() {
-    let Some(net) = Net::two_sites() else { return };
-    let gateway = net.gateway(A);
-    gateway.ip(&format!(
+/// Gives A a second one, `wan2`, without a route.
+fn second_uplink(net: &Net) {
+    net.gateway(A).ip(&format!(
         "link add name wan2 type veth peer name u1b netns {}\n\
          link set wan2 up\n\
          address add 198.19.1.1/24 dev wan2\n\
@@ -223,6 +219,61 @@ fn when_the_default_route_moves_to_another_uplink_the_tunnel_follows() {
     ));
     net.internet
         .ip("link set u1b up\naddress add 198.19.1.254/24 dev u1b\naddress add 2001:db8:91::fe/64 dev u1b nodad\n");
+}
+
+/// The dear uplink is left as soon as the cheap one has its route again, although all would still pass there.
+#[test]
+fn a_better_route_is_followed_while_the_old_way_still_works() {
+    let Some(net) = Net::two_sites() else { return };
+    let gateway = net.gateway(A);
+    second_uplink(&net);
+    for (far, dear, cheap) in [
+        (net.site(B).endpoint4(), "198.18.1.254 dev wan", "198.19.1.254 dev wan2"),
+        (net.site(B).endpoint6(), "2001:db8:1::fe dev wan", "2001:db8:91::fe dev wan2"),
+    ] {
+        let route =
+            |what: &str, way: &str, metric| gateway.ip(&format!("route {what} default via {way} metric {metric}\n"));
+        route("del", dear, if far.is_ipv4() { 0 } else { 1024 });
+        route("add", dear, 200);
+        let (a, b) = net.link(&net.file(A, &[B]).endpoint(Some(far)), &net.file(B, &[A]).endpoint(None::<String>));
+        pings_pass(net.lan(A), net.site(B).lan4(), &["-c", "2", "-i", "0.1", "-W", "1"]);
+        let is_new = |endpoint: &str| ["198.19.1.1:", "[2001:db8:91::1]:"].iter().any(|new| endpoint.starts_with(new));
+        let pinging = Pinging::start(net.lan(A), net.site(B).lan4(), 8);
+        // So that there is always something under way on the old one.
+        let streams =
+            [(A, B), (B, A)].map(|(from, to)| Paced::start(net.lan(from), net.lan(to), net.site(to).lan4(), 3, 200));
+        // Time for a look at what the kernel's choice has been.
+        pinging.at(seconds(3));
+        assert!(!is_new(&b.state().endpoint(0)));
+        route("add", cheap, 100);
+        b.wait("B follows", |status| is_new(&status.endpoint(0)));
+        pinging.at(seconds(8));
+        assert!(is_new(&b.state().endpoint(0)), "it stays there");
+        drop(streams);
+        let lost = pinging.lost();
+        assert!(lost <= 4, "{lost}");
+        let pinging = Pinging::start(net.lan(A), net.site(B).lan4(), 8);
+        pinging.at(seconds(1));
+        // No route by it is left, and nobody says so.
+        route("del", cheap, 100);
+        b.wait("B follows back", |status| !is_new(&status.endpoint(0)));
+        let lost = pinging.lost();
+        assert!(lost < 60, "{lost}");
+        assert!(a.state().is_up() && !a.log().contains("tunnel is down"), "{}", a.log());
+        drop((a, b));
+        route("del", dear, 200);
+        route("add", dear, if far.is_ipv4() { 0 } else { 1024 });
+    }
+}
+
+/// ```text
+///   A ==== internet ---- B    A has two uplinks, both up; its default route moves from the first to the second
+/// ```
+#[test]
+fn when_the_default_route_moves_to_another_uplink_the_tunnel_follows() {
+    let Some(net) = Net::two_sites() else { return };
+    let gateway = net.gateway(A);
+    second_uplink(&net);
     for far in [net.site(B).endpoint4(), net.site(B).endpoint6()] {
         gateway
             .ip("route replace default via 198.18.1.254 dev wan\nroute replace default via 2001:db8:1::fe dev wan\n");

@@ -62,19 +62,18 @@ pub(super) fn route_message(route: &Route) -> RouteMessage {
 }
 
 /// Asks for the route that the tables have. Without FIB_MATCH the kernel invents one: the destination on the link.
-pub(super) fn route_question(remote: IpAddr, local: IpAddr, interface: u32, mark: u32) -> RouteMessage {
+pub(super) fn route_question(remote: IpAddr, local: Option<IpAddr>, interface: Option<u32>, mark: u32) -> RouteMessage {
     let (of, length) = if remote.is_ipv4() { (Family::V4, 32) } else { (Family::V6, 128) };
     let mut message = RouteMessage::default();
     message.header.address_family = family(of);
     message.header.destination_prefix_length = length;
-    message.header.source_prefix_length = length;
     message.header.flags = RouteFlags::FibMatch;
-    message.attributes = vec![
-        RouteAttribute::Destination(remote.into()),
-        RouteAttribute::Source(local.into()),
-        RouteAttribute::Oif(interface),
-        RouteAttribute::Mark(mark),
-    ];
+    message.attributes = vec![RouteAttribute::Destination(remote.into()), RouteAttribute::Mark(mark)];
+    if let Some(local) = local {
+        message.header.source_prefix_length = length;
+        message.attributes.push(RouteAttribute::Source(local.into()));
+    }
+    message.attributes.extend(interface.map(RouteAttribute::Oif));
     message
 }
 

@@ -151,12 +151,23 @@ fn a_route_by_one_interface_is_none_by_another() {
         for (name, number, default) in [("one", 1, one), ("two", 2, two)] {
             ip(&format!("route replace default via 198.18.{number}.254 dev {name}"));
             ip(&format!("-6 route replace default via 2001:db8:{number}::fe dev {name}"));
+            for far in ["203.0.113.5", "2001:db8:9::5"] {
+                assert_eq!(netlink.chosen(far.parse().unwrap(), None, 0).await, Ok(Some(default)), "{far}");
+            }
             for (index, addresses) in near {
                 for (local, far) in addresses.into_iter().zip(["203.0.113.5", "2001:db8:9::5"]) {
                     let reached = netlink.reaches(far.parse().unwrap(), local.parse().unwrap(), index, 0).await;
                     assert_eq!(reached, Ok(index == default), "{far} from {local}");
                 }
             }
+        }
+        // One address has a rule of its own.
+        ip("route add default via 198.18.1.254 dev one table 9");
+        ip("rule add from 198.18.1.1 lookup 9");
+        let far = "203.0.113.5".parse().unwrap();
+        for (local, interface) in [(None, two), (Some("198.18.1.1"), one), (Some("198.18.2.1"), two)] {
+            let local = local.map(|local| local.parse().unwrap());
+            assert_eq!(netlink.chosen(far, local, 0).await, Ok(Some(interface)), "{local:?}");
         }
         let neighbour = netlink.reaches("198.18.1.9".parse().unwrap(), "198.18.1.1".parse().unwrap(), one, 0).await;
         assert_eq!(neighbour, Ok(true));

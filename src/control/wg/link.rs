@@ -18,6 +18,8 @@ const POLL: Duration = Duration::from_secs(2);
 /// What matters of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct LinkState {
+    /// Its index; 0 in another namespace than ours, where indices are others.
+    pub(super) index: u32,
     pub(super) up: bool,
     pub(super) mtu: Mtu,
     /// The interface's own MTU is larger: the kernel takes packets for it that no tunnel carries.
@@ -25,11 +27,11 @@ pub(super) struct LinkState {
 }
 
 impl LinkState {
-    pub(super) const DOWN: Self = Self { up: false, mtu: Mtu::DEFAULT, cut: false };
+    pub(super) const DOWN: Self = Self { index: 0, up: false, mtu: Mtu::DEFAULT, cut: false };
 
-    fn new(up: bool, bytes: u32) -> Self {
+    fn new(index: u32, up: bool, bytes: u32) -> Self {
         let mtu = Mtu::of_interface(bytes);
-        Self { up, mtu, cut: usize::try_from(bytes).is_ok_and(|bytes| bytes > mtu.bytes()) }
+        Self { index, up, mtu, cut: usize::try_from(bytes).is_ok_and(|bytes| bytes > mtu.bytes()) }
     }
 }
 
@@ -71,7 +73,8 @@ impl LinkWatch {
         } else {
             self.netlink.link_named(&name).await?
         };
-        Ok(link.map(|link| LinkState::new(link.device.up, link.mtu)))
+        let index = |index| if self.moved { 0 } else { index };
+        Ok(link.map(|link| LinkState::new(index(link.device.index), link.device.up, link.mtu)))
     }
 }
 
@@ -81,7 +84,7 @@ mod tests {
 
     #[test]
     fn an_mtu_beyond_what_a_tunnel_carries_is_cut_and_that_is_known() {
-        let of = |bytes| LinkState::new(true, bytes);
+        let of = |bytes| LinkState::new(1, true, bytes);
         assert_eq!([68, 1420, 65_000, 65_001, 65_535].map(|bytes| of(bytes).cut), [false, false, false, true, true]);
         assert_eq!([68, 1420, 65_535].map(|bytes| of(bytes).mtu.bytes()), [256, 1420, 65_000]);
     }

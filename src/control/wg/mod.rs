@@ -17,12 +17,12 @@ use tokio::sync::Notify;
 use tracing::{info, warn};
 
 use super::clock::{ClockWatch, Look};
-use super::dead_ends;
 use super::limits;
 use super::log;
 use super::netlink::{Monitor, Netlink};
 use super::periodic::Periodic;
 use super::uapi::{Removal, UapiServer};
+use super::ways::Ways;
 use crate::packet::Mtu;
 use crate::sys::{process, tun};
 
@@ -68,14 +68,15 @@ async fn live(options: &WgOptions, ready: impl FnOnce() -> anyhow::Result<()>) -
     let handle = first.handle().context("cannot hold the interface")?;
     let (monitor, everywhere) = Monitor::open_for_links().context("cannot listen to the kernel's links")?;
     let netlink = Netlink::open()?;
-    netlink.set_mtu(tun.index, Mtu::DEFAULT).await?;
+    let index = tun.index;
+    netlink.set_mtu(index, Mtu::DEFAULT).await?;
     process::drop_privileges_but_low_ports()?;
 
     let changed = Arc::new(Notify::new());
     let device = Live::start(tun, changed.clone())?;
     let clock = ClockWatch::new(None, &options.name);
     let links = LinkWatch::new(handle, netlink.clone(), monitor, everywhere);
-    let mut keeper = Keeper { links, netlink, clock: RefCell::new(clock), changed };
+    let mut keeper = Keeper { links, tun: index, ways: Ways::new(netlink), clock: RefCell::new(clock), changed };
     let watches = Watches::new(&server)?;
     ready()?;
     info!(interface = options.name, workers, "the interface is there: configure it with wg");
@@ -128,7 +129,9 @@ impl Stop {
 /// Follows what happens around the device.
 struct Keeper {
     links: LinkWatch,
-    netlink: Netlink,
+    /// Its index where the sockets are; 0 if it was moved away.
+    tun: u32,
+    ways: Ways,
     clock: RefCell<ClockWatch>,
     changed: Arc<Notify>,
 }
@@ -150,7 +153,7 @@ impl Keeper {
                     ticked.context("the timer failed")?;
                     self.look_at_clock(device);
                     let (mark, peers) = device.peers();
-                    dead_ends::leave(&self.netlink, mark, peers).await;
+                    self.ways.look(self.tun, mark, peers).await;
                 }
             }
             if self.links.is_deleted() {
@@ -161,7 +164,10 @@ impl Keeper {
                 bail!("{why}");
             }
             match self.links.look().await {
-                Ok(Some(link)) => device.follow(link),
+                Ok(Some(link)) => {
+                    self.tun = link.index;
+                    device.follow(link);
+                }
                 // On its way to another namespace, or out of this world: the next event tells.
                 Ok(None) => {}
                 Err(error) => warn!("cannot see the interface: {error:#}"),

@@ -168,6 +168,23 @@ fn transport_data_and_responses_roam_but_replays_do_not() {
 }
 
 #[test]
+fn while_an_interface_is_avoided_nothing_that_comes_by_it_leads_back_there() {
+    let net = linked();
+    let peer = &net.ends[1].peer;
+    let heard_by = |interface| {
+        let local = Some(Local { addr: "192.0.2.1".parse().unwrap(), interface });
+        peer.set_address(Address { remote: "203.0.113.5:5000".parse().unwrap(), local });
+        peer.address().unwrap().local.map(|local| local.interface)
+    };
+    assert_eq!(heard_by(1), Some(1));
+    peer.avoid(1);
+    assert_eq!(peer.address().unwrap().local, None);
+    assert_eq!((heard_by(1), heard_by(2), heard_by(1)), (None, Some(2), None));
+    peer.avoid(0);
+    assert_eq!((heard_by(1), heard_by(0)), (Some(1), Some(0)));
+}
+
+#[test]
 fn trap_17_a_responder_has_no_session_until_the_initiator_has_used_it() {
     let net = Net::new([Plan::default(), Plan::default()]);
     let [a, b] = &net.ends;
