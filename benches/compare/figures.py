@@ -61,14 +61,25 @@ def tcp(pair, path, seconds, *options):
     """Throughput of both directions together, and what it costs the daemons."""
     before = pair.cpu_seconds()
     end = iperf(path, seconds, *options)
-    spent = pair.cpu_seconds() - before
+    spent = since(before, pair)
     sums = [end[name] for name in ("sum_received", "sum_received_bidir_reverse") if name in end]
     received = sum(each["bytes"] for each in sums)
     if received == 0:
         raise Failed("iperf3 carried nothing")
     memory = pair.memory_mib()
-    return {"Gbit/s": sum(each["bits_per_second"] for each in sums) / 1e9, "CPU s/GiB": spent * GIB / received,
+    return {"Gbit/s": sum(each["bits_per_second"] for each in sums) / 1e9, **cost(spent, received),
             "RSS MiB": memory["VmRSS"], "peak RSS MiB": memory["VmHWM"]}
+
+
+def since(before, pair):
+    """CPU seconds of each daemon since then."""
+    return [now - then for then, now in zip(before, pair.cpu_seconds())]
+
+
+def cost(spent, size):
+    """Of both daemons together, and of each."""
+    each = {f"{side}: CPU s/GiB": seconds * GIB / size for side, seconds in zip("ab", spent)}
+    return {"CPU s/GiB": sum(spent) * GIB / size, **each}
 
 
 def tcp_1(pair, seconds):
@@ -109,6 +120,10 @@ def lan_tcp_8(pair, seconds):
     return tcp(pair, Path.of_hosts(pair), seconds, "-P", "8")
 
 
+def lan_tcp_both(pair, seconds):
+    return tcp(pair, Path.of_hosts(pair), seconds, "--bidir")
+
+
 def udp(pair, path, seconds, size):
     """Datagrams that arrive when as many are sent as the sender can, without segmentation offload."""
     flood = flood_program()
@@ -121,15 +136,15 @@ def udp(pair, path, seconds, size):
         said, _ = receiver.communicate(timeout=10)
     finally:
         stop(receiver)
-    spent, got = pair.cpu_seconds() - before, json.loads(said)
+    spent, got = since(before, pair), json.loads(said)
     if got["packets"] == 0:
         raise Failed("no datagram arrived")
     return {
         "packets/s": got["packets"] / seconds,
         "offered/s": sent["packets"] / seconds,
         "late %": 100 * got["late"] / got["packets"],
-        "CPU us/packet": spent * 1e6 / got["packets"],
-        "CPU s/GiB": spent * GIB / (got["packets"] * size),
+        "CPU us/packet": sum(spent) * 1e6 / got["packets"],
+        **cost(spent, got["packets"] * size),
     }
 
 
@@ -183,8 +198,15 @@ def lan_ping_idle(pair, seconds):
 
 
 def ping_loaded(pair, seconds):
+    return ping_beside_streams(Path.of_gateways(pair), seconds)
+
+
+def lan_ping_loaded(pair, seconds):
+    return ping_beside_streams(Path.of_hosts(pair), seconds)
+
+
+def ping_beside_streams(path, seconds):
     """Beside eight TCP streams, which begin half a second before and end after it."""
-    path = Path.of_gateways(pair)
     with concurrent.futures.ThreadPoolExecutor(1) as beside:
         load = beside.submit(iperf, path, seconds + 2, "-P", "8")
         time.sleep(0.7)
@@ -205,7 +227,9 @@ FIGURES = {
     "ping-loaded": ping_loaded,
     "lan-tcp-1": lan_tcp_1,
     "lan-tcp-8": lan_tcp_8,
+    "lan-tcp-both": lan_tcp_both,
     "lan-udp-64": lan_udp_64,
     "lan-udp-1300": lan_udp_1300,
     "lan-ping-idle": lan_ping_idle,
+    "lan-ping-loaded": lan_ping_loaded,
 }

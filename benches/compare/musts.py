@@ -9,8 +9,8 @@ import os
 
 import ratios
 
-LOWER_IS_BETTER = ("CPU s/GiB", "CPU us/packet", "median ms", "mean ms", "p99 ms", "RSS MiB", "peak RSS MiB", "lost",
-                   "late %")
+LOWER_IS_BETTER = ("CPU s/GiB", "a: CPU s/GiB", "b: CPU s/GiB", "CPU us/packet", "median ms", "mean ms", "p99 ms",
+                   "RSS MiB", "peak RSS MiB", "lost", "late %")
 
 
 def higher_is_better(metric):
@@ -69,6 +69,7 @@ def check(results, subject, cores=os.cpu_count()):
     for wire, figures in results.items():
         judged += [_limit(wire, figures, subject, limit, cores) for limit in LIMITS]
         judged.append(_loss(wire, figures, subject))
+        judged += _failures(wire, figures, subject)
         judged += _never_behind(wire, figures, subject)
     return judged
 
@@ -80,6 +81,14 @@ def _must(results, subject, must):
     ours = ratios.column(peers.get(subject, []), must.metric)
     against = must.against or "the best of them"
     return _compared(f"{must.wire} {must.figure} {must.metric} against {against}", must.metric, ours, theirs, must.ratio)
+
+
+def _failures(wire, figures, subject):
+    """Ratios leave out a round that failed, so that it is judged by itself."""
+    for figure, peers in figures.items():
+        rounds = peers.get(subject, [])
+        if failed := sum(1 for each in rounds if not each):
+            yield False, f"{wire} {figure}: failed in {failed} of {len(rounds)} rounds"
 
 
 def _never_behind(wire, figures, subject):

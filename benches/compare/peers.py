@@ -154,6 +154,11 @@ class Daemon:
         said = self._site.gateway.run("ip", "-s", "-j", "link", "show", self._interface)
         return json.loads(said)[0]["stats64"]["tx"]["bytes"]
 
+    def last_handshake(self):
+        """When, in seconds of the epoch; 0 before the first."""
+        said = self._site.gateway.run("wg", "show", self._interface, "latest-handshakes")
+        return int(said.split()[1])
+
     def cpu_seconds(self):
         """User and system time of the whole process, dead threads included."""
         fields = pathlib.Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
@@ -191,7 +196,8 @@ class Pair:
             raise
 
     def cpu_seconds(self):
-        return sum(daemon.cpu_seconds() for daemon in self.daemons)
+        """Of each gateway's daemon: a's, b's."""
+        return [daemon.cpu_seconds() for daemon in self.daemons]
 
     def memory_mib(self):
         """Of the larger gateway."""

@@ -74,6 +74,12 @@ class Verdicts(unittest.TestCase):
         found["merged"]["tcp-8"]["wireguard-go"] = [None, POOR, None, POOR]
         self.assertIn("merged tcp-8 Gbit/s against wireguard-go: not measured", short(found))
 
+    def test_one_round_that_failed_falls_short_however_good_the_others_are(self):
+        found = results()
+        found["plain"]["tcp-8"]["linkspan"] = [GOOD, None, GOOD, GOOD]
+        found["plain"]["tcp-1"]["gotatun"] = [POOR, None, POOR, POOR]
+        self.assertEqual(short(found), ["plain tcp-8: failed in 1 of 4 rounds"])
+
     def test_only_an_upper_quartile_below_the_must_falls_short(self):
         found = results()
         # Ratios to 2.0 on plain, of which 1.5 is asked: a quarter of the rounds reaches it, then none.
@@ -141,11 +147,21 @@ class Soak(unittest.TestCase):
         def second(start, size, seconds=1.0):
             return {"start": start, "seconds": seconds, "bytes": size, "bits_per_second": 8.0 * size}
 
-        pair = mock.Mock(daemons=[])
+        self.assertTrue(self.report(2, [second(0, 9), second(1, 5), second(2, 0, 0.01)]))
+        self.assertFalse(self.report(3, [second(0, 9), second(1, 0), second(2, 5)]))
+        self.assertIn("1 at zero: at 1", self.said)
+        self.assertFalse(self.report(9, [second(0, 9), second(1, 9)]))
+
+    def test_sessions_that_were_not_renewed_are_a_failure(self):
+        rates = [{"start": at, "seconds": 1.0, "bytes": 9, "bits_per_second": 9.0} for at in range(300)]
+        self.assertFalse(self.report(300, rates, {100}))
+        self.assertTrue(self.report(300, rates, {100, 220}))
+
+    def report(self, seconds, intervals, handshakes=frozenset({100})):
         with redirect_stdout(io.StringIO()) as said:
-            self.assertTrue(self.soak["report"]([second(0, 9), second(1, 5), second(2, 0, 0.01)], pair, [], []))
-            self.assertFalse(self.soak["report"]([second(0, 9), second(1, 0), second(2, 5)], pair, [], []))
-        self.assertIn("1 at zero: at 1", said.getvalue())
+            holds = self.soak["report"](mock.Mock(daemons=[]), seconds, intervals, [], [], handshakes)
+        self.said = said.getvalue()
+        return holds
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@
     sudo python3 benches/soak --minutes 30 --peer wireguard-go=/usr/bin/wireguard-go
 
 Sessions are renewed about every two minutes, so thirty minutes see some fifteen of them. Traffic goes from gateway a, which
-is Linkspan's, to gateway b, and is counted where it arrives. Exits 1 if a second carried nothing.
+is Linkspan's, to gateway b, and is counted where it arrives. Exits 1 if a second carried nothing, or
+sessions were not renewed.
 """
 
 import argparse
@@ -30,6 +31,7 @@ from shell import Failed, run, start, stop  # noqa: E402
 from topology import MTU, WIRES, Network  # noqa: E402
 
 NEEDED = ("ip", "wg", "iperf3", "ping", "ethtool")
+RENEWAL = 120  # seconds that a session lasts (WireGuard paper, section 6.1)
 TRACED = 10  # seconds
 SETTLED = 5  # seconds after which memory counts as that of the start
 
@@ -67,7 +69,7 @@ class Memory:
 
 
 def soak(pair, chosen):
-    """Runs the traffic; bytes of each second, the memories, and a line about each traced daemon."""
+    """Runs the traffic; bytes of each second, the memories, a line about each traced daemon, times of handshakes."""
     # b asks for the traffic, so that its seconds are those of the receiver.
     near, far = pair.network.b.gateway, pair.network.a.gateway
     path = Path(near, far, pair.network.a.inner)
@@ -78,7 +80,7 @@ def soak(pair, chosen):
     client = start(*path.near_command("iperf3", "-J", "-R", "-c", path.address, "-p", str(PORT), "-t", str(seconds),
                                       "-i", "1", "-P", str(chosen.streams)), output=said)
     try:
-        memories, traced = watch(pair, client, seconds, chosen.strace)
+        memories, traced, handshakes = watch(pair, client, seconds, chosen.strace)
     finally:
         stop(client)
         stop(server)
@@ -86,23 +88,24 @@ def soak(pair, chosen):
     found = json.load(said)
     if "error" in found:
         raise Failed(found["error"])
-    return [each["sum"] for each in found["intervals"]], memories, traced
+    return [each["sum"] for each in found["intervals"]], memories, traced, handshakes
 
 
 def watch(pair, client, seconds, strace):
     memories = [Memory(daemon) for daemon in pair.daemons]
-    traced = []
+    traced, handshakes = [], set()
     begun = time.monotonic()
     time.sleep(SETTLED)
     while client.poll() is None:
         for memory in memories:
             memory.look()
+        handshakes.add(pair.daemons[0].last_handshake())
         if strace and not traced and time.monotonic() - begun > seconds / 2:
             traced = [trace(daemon, pair.daemons[0]) for daemon in pair.daemons]
         if time.monotonic() - begun > seconds + 30:
             raise Failed("iperf3 does not end")
         time.sleep(1)
-    return memories, traced
+    return memories, traced, handshakes
 
 
 def trace(daemon, sender):
@@ -126,17 +129,20 @@ def total_calls(summary):
     return int(line[3])
 
 
-def report(intervals, pair, memories, traced):
+def report(pair, seconds, intervals, memories, traced, handshakes):
     # The last one may be a fraction of a second.
     rates = [each["bits_per_second"] / 1e9 for each in intervals if each["seconds"] > 0.5]
     empty = [f"{each['start']:.0f}" for each in intervals if each["seconds"] > 0.5 and each["bytes"] == 0]
     print(f"{len(rates)} seconds: median {statistics.median(rates):.2f}, lowest {min(rates):.2f} Gbit/s; "
           f"{len(empty)} at zero{': at ' + ', '.join(empty) if empty else ''}")
+    # Short runs end before the first renewal.
+    renewals, due = len(handshakes) - 1, seconds // RENEWAL - 1
+    print(f"{renewals} renewals of the session")
     for site, daemon, memory in zip("ab", pair.daemons, memories):
         print(f"gateway {site}, {daemon.name}: memory {memory.line()}")
     for site, daemon, line in zip("ab", pair.daemons, traced):
         print(f"gateway {site}, {daemon.name}: {line}")
-    return not empty
+    return not empty and len(rates) >= seconds - 1 and renewals >= due
 
 
 def main():
@@ -157,8 +163,7 @@ def main():
             stack.callback(pair.stop)
             print(f"{', '.join(daemon.name for daemon in pair.daemons)}: {linkspan.version()}, {chosen.minutes:g} minutes, "
                   f"{chosen.streams} streams, {chosen.wire} wire, {run('uname', '-r').strip()}", flush=True)
-            intervals, memories, traced = soak(pair, chosen)
-            holds = report(intervals, pair, memories, traced)
+            holds = report(pair, int(chosen.minutes * 60), *soak(pair, chosen))
     except Failed as error:
         sys.exit(str(error))
     sys.exit(0 if holds else 1)
