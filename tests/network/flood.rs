@@ -33,6 +33,9 @@ struct Plan {
     absolute: bool,
 }
 
+/// In so long a newcomer is in.
+const NEWCOMER: Duration = seconds(15);
+
 impl Plan {
     /// Of what was to be sent, so much must have been: less would prove little.
     const fn least(&self) -> f64 {
@@ -62,7 +65,7 @@ fn a_pair_holds(net: &Net, plan: &Plan, a: &Daemon<'_>, newcomer: &mut Daemon<'_
     let loaded = measure(net, plan, || {
         newcomer.start();
         let began = Instant::now();
-        newcomer.wait_up_within(seconds(30));
+        newcomer.wait_up_within(NEWCOMER);
         came = began.elapsed();
     });
     let (sent, generator) = flood.finish();

@@ -103,32 +103,36 @@ fn linkspan_wg_initiates(program: Program) {
     they_move(&net, || a.endpoint(), &b);
 }
 
-/// They initiate to `linkspan-wg`, over IPv6, without a preshared key.
-fn they_initiate_to_linkspan_wg(program: Program) {
+/// They initiate to `linkspan-wg`, over that family, with a preshared key or not.
+fn they_initiate_to_linkspan_wg(program: Program, over: fn(&Site) -> SocketAddr, preshared: bool) {
     if !installed(&program.path()) {
         return;
     }
     let Some(net) = Net::two_sites() else { return };
-    let a = net.stock(Program::LinkspanWg, A, B, &Peering::default());
-    let peering = Peering { endpoint: Some(net.site(A).endpoint6()), keepalive: Some(5), ..Peering::default() };
+    let key = preshared.then(|| PresharedKey::generate().unwrap().reveal());
+    let preshared_key = key.as_deref().map(String::as_str);
+    let a = net.stock(Program::LinkspanWg, A, B, &Peering { preshared_key, ..Peering::default() });
+    let peering = Peering { endpoint: Some(over(net.site(A))), keepalive: Some(5), preshared_key };
     let _b = net.stock(program, B, A, &peering);
-    let there = || (a.endpoint() == net.site(B).endpoint6().to_string()).then_some(());
+    let there = || (a.endpoint() == over(net.site(B)).to_string()).then_some(());
     eventually(seconds(10), "A hears B", there);
     everything_passes(&net, false);
 }
 
-/// They initiate, over IPv6, without one.
-fn they_initiate(program: Program) {
+/// They initiate, over that family, with a preshared key or not.
+fn they_initiate(program: Program, over: fn(&Site) -> SocketAddr, preshared: bool) {
     if !installed(&program.path()) {
         return;
     }
     let Some(net) = Net::two_sites() else { return };
-    let a = net.start(A, &file(&net, None, None));
+    let key = preshared.then(|| PresharedKey::generate().unwrap().reveal());
+    let preshared_key = key.as_deref().map(String::as_str);
+    let a = net.start(A, &file(&net, None, preshared_key));
     a.wait("it answers", |_| true);
-    let peering = Peering { endpoint: Some(net.site(A).endpoint6()), keepalive: Some(5), ..Peering::default() };
+    let peering = Peering { endpoint: Some(over(net.site(A))), keepalive: Some(5), preshared_key };
     let _b = net.stock(program, B, A, &peering);
     a.wait_up();
-    assert_eq!(a.state().endpoint(0), net.site(B).endpoint6().to_string());
+    assert_eq!(a.state().endpoint(0), over(net.site(B)).to_string());
     everything_passes(&net, false);
 }
 
@@ -206,7 +210,7 @@ fn wireguard_go_and_linkspan_wg_meet_when_linkspan_wg_initiates() {
 
 #[test]
 fn wireguard_go_and_linkspan_wg_meet_when_wireguard_go_initiates() {
-    they_initiate_to_linkspan_wg(Program::WireguardGo);
+    they_initiate_to_linkspan_wg(Program::WireguardGo, Site::endpoint4, true);
 }
 
 #[test]
@@ -216,7 +220,12 @@ fn boringtun_cli_and_linkspan_wg_meet_when_linkspan_wg_initiates() {
 
 #[test]
 fn boringtun_cli_and_linkspan_wg_meet_when_boringtun_cli_initiates() {
-    they_initiate_to_linkspan_wg(Program::Boringtun);
+    they_initiate_to_linkspan_wg(Program::Boringtun, Site::endpoint6, false);
+}
+
+#[test]
+fn gotatun_and_linkspan_wg_meet_when_gotatun_initiates() {
+    they_initiate_to_linkspan_wg(Program::Gotatun, Site::endpoint6, true);
 }
 
 #[test]
@@ -226,7 +235,7 @@ fn wireguard_go_answers() {
 
 #[test]
 fn wireguard_go_initiates() {
-    they_initiate(Program::WireguardGo);
+    they_initiate(Program::WireguardGo, Site::endpoint6, true);
 }
 
 #[test]
@@ -242,7 +251,7 @@ fn boringtun_cli_answers() {
 
 #[test]
 fn boringtun_cli_initiates() {
-    they_initiate(Program::Boringtun);
+    they_initiate(Program::Boringtun, Site::endpoint4, true);
 }
 
 #[test]
@@ -258,7 +267,7 @@ fn gotatun_answers() {
 
 #[test]
 fn gotatun_initiates() {
-    they_initiate(Program::Gotatun);
+    they_initiate(Program::Gotatun, Site::endpoint6, false);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use crate::harness::daemon::Daemon;
 use crate::harness::file::File;
 use crate::harness::net::PORT;
+use crate::harness::stock::{Peering, Program};
 use crate::harness::traffic::{pings_pass, reached};
 use crate::harness::*;
 
@@ -146,15 +147,20 @@ fn a_preshared_key_works_and_a_wrong_one_does_not() {
 }
 
 /// B's gateway has a second address on its uplink; A knows only that one.
-fn answers_come_from(asked: &str) {
+fn answers_come_from(asked: &str, by_linkspan_wg: bool) {
     let Some(net) = Net::two_sites() else { return };
     let gateway = net.gateway(B);
     gateway.ip("address add 198.18.2.77/24 dev wan\naddress add 2001:db8:2::77/64 dev wan nodad\n");
     let uplink = Capture::start(net.gateway(A), "wan");
-    let b = net.start(B, &net.file(B, &[A]).endpoint(None::<String>));
-    let a = net.start(A, &net.file(A, &[B]).endpoint(Some(asked)));
+    let mut file = net.file(A, &[B]).endpoint(Some(asked));
+    let _b = if by_linkspan_wg {
+        file.connections[0].inside = None;
+        (None, Some(net.stock(Program::LinkspanWg, B, A, &Peering::default())))
+    } else {
+        (Some(net.start(B, &net.file(B, &[A]).endpoint(None::<String>))), None)
+    };
+    let a = net.start(A, &file);
     a.wait_up();
-    b.wait_up();
     both_lans_reach_each_other(&net);
     let heard: Vec<_> = uplink.stop().iter().filter_map(capture::Frame::udp).collect();
     let (from_a, from_b): (Vec<_>, Vec<_>) = heard.iter().partition(|udp| udp.to.to_string() == asked);
@@ -167,8 +173,10 @@ fn answers_come_from(asked: &str) {
 #[test]
 fn answers_come_from_the_address_that_was_asked() {
     // Networks of their own: who is started again remembers where the far end was.
-    answers_come_from("198.18.2.77:51820");
-    answers_come_from("[2001:db8:2::77]:51820");
+    for asked in ["198.18.2.77:51820", "[2001:db8:2::77]:51820"] {
+        answers_come_from(asked, false);
+        answers_come_from(asked, true);
+    }
 }
 
 /// ```text

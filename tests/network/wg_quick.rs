@@ -17,17 +17,17 @@ use crate::harness::wg::{LINKSPAN_WG, WgInterface, socket_of, unique_name, wg_ok
 use crate::harness::*;
 
 /// A file for A's gateway, and what there was before it was used.
-struct Quick<'n> {
+pub(super) struct Quick<'n> {
     net: &'n Net,
     /// Of the interface.
     name: String,
-    file: PathBuf,
-    key: PrivateKey,
+    pub(super) file: PathBuf,
+    pub(super) key: PrivateKey,
     before: String,
 }
 
 impl<'n> Quick<'n> {
-    fn new(net: &'n Net) -> Self {
+    pub(super) fn new(net: &'n Net) -> Self {
         let name = unique_name();
         let file = net.directory("quick").join(format!("{name}.conf"));
         let before = state(net);
@@ -35,7 +35,7 @@ impl<'n> Quick<'n> {
     }
 
     /// B's interface, which knows A.
-    fn far_end(&self) -> WgInterface<'n> {
+    pub(super) fn far_end(&self) -> WgInterface<'n> {
         let b = self.net.wg_interface(self.net.gateway(B));
         b.set_key();
         b.set(&format!("listen-port {PORT_B}"));
@@ -45,12 +45,12 @@ impl<'n> Quick<'n> {
     }
 
     /// `text` with KEY and FAR for the keys.
-    fn write(&self, text: &str, far: &WgInterface<'_>) {
+    pub(super) fn write(&self, text: &str, far: &WgInterface<'_>) {
         let text = text.replace("KEY", self.key.reveal().as_str()).replace("FAR", &far.public().to_string());
         daemon::write_secret(&self.file, &text, 0o600);
     }
 
-    fn run(&self, word: &str) {
+    pub(super) fn run(&self, word: &str) {
         let mut command = self.net.gateway(A).command("wg-quick", &[word, self.file.to_str().unwrap()]);
         command.env("WG_QUICK_USERSPACE_IMPLEMENTATION", LINKSPAN_WG);
         command.env("STATE_DIRECTORY", self.net.directory("wg"));
@@ -59,7 +59,7 @@ impl<'n> Quick<'n> {
     }
 
     /// All is as it was before.
-    fn is_gone(&self) {
+    pub(super) fn is_gone(&self) {
         eventually(seconds(10), "all is gone", || {
             (state(self.net) == self.before && !socket_of(&self.name).exists()).then_some(())
         });
