@@ -22,6 +22,7 @@ mod writer;
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -32,7 +33,7 @@ use crate::packet::segment::SegmentScratch;
 use crate::sys::poll::EventFd;
 use crate::sys::process;
 use crate::sys::tun::{Offloads, Queue};
-use crate::sys::udp::{Group, Receive};
+use crate::sys::udp::{Group, Receive, Socket};
 use crate::tunnel::{Lane, OpenBuffer, SealBuffer, Table, TickBuffer};
 
 /// A sleeping worker wakes this often to move its heartbeat.
@@ -62,6 +63,8 @@ pub struct Plane {
     counters: Vec<Arc<counters::Counters>>,
     /// One a worker: makes it look at its sockets again.
     looks: Vec<Arc<EventFd>>,
+    /// Overflows of sockets that are no longer used.
+    overflows: AtomicU64,
 }
 
 /// What every thread has a hand on.
@@ -94,7 +97,8 @@ impl Plane {
             load: Arc::new(pace::Load::new(Instant::now())),
             changed: inputs.changed,
         };
-        let mut plane = Self { threads: Vec::new(), shared, counters: Vec::new(), looks: Vec::new() };
+        let (threads, counters, looks) = (Vec::new(), Vec::new(), Vec::new());
+        let mut plane = Self { threads, shared, counters, looks, overflows: AtomicU64::new(0) };
         let workers = inputs.queues.len();
         let started = plane.start_handshakes(jobs, workers).and_then(|()| {
             let mut queues = inputs.queues.into_iter().enumerate();
@@ -210,7 +214,10 @@ impl Plane {
 
     /// Sends and receives by these sockets from now on; the others are closed as soon as no thread uses them.
     pub fn set_sockets(&self, sockets: Group) {
-        self.shared.sockets.store(Arc::new(sockets));
+        let before = self.shared.sockets.swap(Arc::new(sockets));
+        let now = self.shared.sockets.load();
+        let gone = before.sockets().filter(|old| !now.sockets().any(|new| Arc::ptr_eq(old, new)));
+        self.overflows.fetch_add(overflows(gone), Relaxed);
         for worker in &self.looks {
             worker.notify();
         }
@@ -238,9 +245,14 @@ impl Plane {
         self.shared.handshakes.wake();
     }
 
-    /// Packets dropped so far, with the reason; all threads together.
+    /// Packets dropped so far, with the reason; all threads together, and the kernel for want of room in our sockets.
     pub fn drops(&self) -> impl Iterator<Item = (Reason, u64)> + '_ {
-        Reason::ALL.iter().map(|&reason| (reason, self.counters.iter().map(|c| c.drops.count(reason)).sum()))
+        let full = self.overflows.load(Relaxed) + overflows(self.shared.sockets.load().sockets());
+        let count = move |reason| {
+            let ours: u64 = self.counters.iter().map(|counters| counters.drops.count(reason)).sum();
+            if reason == Reason::InSocketFull { ours + full } else { ours }
+        };
+        Reason::ALL.iter().map(move |&reason| (reason, count(reason)))
     }
 
     /// Every thread's name, and for how long it has had a CPU so far.
@@ -253,6 +265,10 @@ impl Plane {
     pub fn heartbeats(&self) -> impl Iterator<Item = u64> + '_ {
         self.counters.iter().map(|counters| counters.heartbeat())
     }
+}
+
+fn overflows<'s>(sockets: impl Iterator<Item = &'s Arc<Socket>>) -> u64 {
+    sockets.map(|socket| u64::from(socket.overflows())).sum()
 }
 
 /// Opened packets that wait for one delivery: what a receive call brings, if the datagrams are large.

@@ -42,6 +42,7 @@ reasons! {
     OutSendFailed = "out_send_failed", "the kernel refused to send the datagram";
     OutSendBusy = "out_send_busy", "the kernel's send buffer was full";
     // Inbound: from the network.
+    InSocketFull = "in_socket_full", "datagrams came faster than this host takes them (merged ones count as one)";
     InMalformed = "in_malformed", "the datagram is not a WireGuard message";
     InUnknownIndex = "in_unknown_index", "the datagram names no session of ours";
     InNoSession = "in_no_session", "the session that the datagram names has ended";

@@ -241,6 +241,7 @@ fn keepalives_begin_at_once(net: &Net, streams: &Streams, a: &WgInterface<'_>, c
 #[test]
 fn what_interrupts_is_over_soon() {
     let Some(net) = Net::two_sites() else { return };
+    let uplink = Capture::start(net.gateway(A), "wan");
     let (mut a, b) = pair(&net);
     reaches(&net, REACHED);
     let streams = Streams::start(net.gateway(A), net.gateway(B));
@@ -259,6 +260,14 @@ fn what_interrupts_is_over_soon() {
         a.set(&format!("peer {} preshared-key /dev/null", b.public()));
         b.set(&format!("peer {} preshared-key /dev/null", a.public()));
     });
+    streams.finish();
+    eventually(seconds(5), "through all that A has counted what it sent to the byte", || {
+        let datagrams: Vec<_> = uplink.frames().iter().filter_map(Frame::udp).collect();
+        let sent = datagrams.iter().filter(|udp| udp.from.ip() == net.site(A).endpoint4().ip());
+        let bytes: u64 = sent.map(|udp| udp.payload.len() as u64).sum();
+        (a.transfer().1 == bytes).then_some(())
+    });
+    let streams = Streams::start(net.gateway(A), net.gateway(B));
     let old = a.public();
     a.key = PrivateKey::generate().unwrap();
     streams.during("another private key of A", MORE, || {
@@ -317,7 +326,7 @@ fn behind_a_nat_with_a_short_memory_a_persistent_keepalive_keeps_it_reachable() 
 #[test]
 fn the_interface_moves_to_another_namespace_and_back_under_traffic() {
     let Some(net) = Net::two_sites() else { return };
-    let (a, _b) = pair(&net);
+    let (a, b) = pair(&net);
     reaches(&net, REACHED);
     let (cell, gateway) = (Host::new("cell"), net.gateway(A));
     let give = |host: &Host| host.ip(&format!("address add {INSIDE_A}/24 dev {0}\nlink set {0} up\n", a.name));
@@ -333,6 +342,10 @@ fn the_interface_moves_to_another_namespace_and_back_under_traffic() {
     give(&cell);
     arrives(&in_the_cell, "the stream arrives in the cell");
     assert_eq!(a.show("listen-port"), PORT_A.to_string());
+    // New sockets, too, are where the interface was made.
+    a.set(&format!("listen-port 7015 fwmark 7 peer {} persistent-keepalive 1", b.public()));
+    arrives(&in_the_cell, "the stream arrives at another port");
+    eventually(seconds(10), "B follows", || b.show("endpoints").contains("198.18.1.1:7015").then_some(()));
     cell.ip(&format!("link set {} netns {}\n", a.name, gateway.name()));
     give(gateway);
     arrives(&in_the_gateway, "the stream arrives in the gateway again");

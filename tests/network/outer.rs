@@ -10,6 +10,7 @@ use std::net::{IpAddr, UdpSocket};
 use std::time::SystemTime;
 
 use linkspan::tunnel::key::PresharedKey;
+use nix::sys::signal::Signal;
 
 use crate::harness::capture::Frame;
 use crate::harness::daemon::{Daemon, write_secret};
@@ -313,4 +314,26 @@ fn malformed_outer_datagrams_do_no_harm_and_get_no_answer_but_cookies() {
     // Fragments of what is longer than the MTU are no UDP to the capture; the daemon counts whole datagrams.
     let status = a.state();
     assert!(status.dropped("in_malformed") > 80_000, "{}", status.drops());
+}
+
+/// The daemon stands still, and its sockets overflow; then one of its ports goes, and what was counted stays.
+#[test]
+fn what_comes_faster_than_it_is_taken_is_counted() {
+    let Some(net) = wire() else { return };
+    let (a, _b) = net.link(&net.file(A, &[B]), &net.file(B, &[A]));
+    let socket = stranger(&net);
+    a.signal(Signal::SIGSTOP);
+    eventually(seconds(10), "the socket is full", || {
+        let _ = send_all(&socket, std::iter::repeat_n(&[0; 1400][..], 1000));
+        (net.gateway(A).full_sockets() > 0).then_some(())
+    });
+    a.signal(Signal::SIGCONT);
+    let is_counted = |status: &status::Status| status.dropped("in_socket_full") == net.gateway(A).full_sockets();
+    a.wait("all of it is counted", is_counted);
+    let mut file = net.file(A, &[B]);
+    file.listen_port = 51999;
+    a.write(&file);
+    let done = a.reload();
+    assert!(done.status.success(), "{done:?}");
+    a.wait("it is remembered", is_counted);
 }

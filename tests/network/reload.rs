@@ -59,8 +59,9 @@ fn full_processors() -> u64 {
 /// What a daemon dropped of the traffic: not of its host's own looking around, nor of what the newcomer says before it is
 /// known, or when it no longer is. What met a full queue is counted by [`swallowed`].
 fn lost_inside(daemon: &Daemon<'_>) -> u64 {
-    let others = ["out_multicast", "out_send_busy", "in_handshake_refused", "in_unknown_index", "in_no_session"];
-    daemon.state().dropped_but(&others)
+    let full = ["out_send_busy", "in_socket_full"];
+    let others = ["out_multicast", "in_handshake_refused", "in_unknown_index", "in_no_session"];
+    daemon.state().dropped_but(&[&full[..], &others].concat())
 }
 
 /// TESTS.md, 20.

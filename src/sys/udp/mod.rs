@@ -55,6 +55,11 @@ pub struct Socket {
 }
 
 impl Group {
+    /// All sockets, of both families.
+    pub fn sockets(&self) -> impl Iterator<Item = &Arc<Socket>> {
+        self.v4.iter().chain(&self.v6)
+    }
+
     /// Without any socket: nothing is received, and nothing can be sent.
     #[must_use]
     pub const fn closed() -> Self {
@@ -64,8 +69,7 @@ impl Group {
     /// The mark of what they send; 0 = none.
     #[must_use]
     pub fn mark(&self) -> u32 {
-        let first = self.v4.iter().chain(&self.v6).next();
-        first.and_then(|socket| socket.inner.mark().ok()).unwrap_or_default()
+        self.sockets().next().and_then(|socket| socket.inner.mark().ok()).unwrap_or_default()
     }
 
     /// Marks what all of them send, for routing rules. 0 = no mark.
@@ -74,7 +78,7 @@ impl Group {
     ///
     /// `PermissionDenied` without CAP_NET_ADMIN.
     pub fn set_mark(&self, mark: u32) -> io::Result<()> {
-        self.v4.iter().chain(&self.v6).try_for_each(|socket| socket.set_mark(mark))
+        self.sockets().try_for_each(|socket| socket.set_mark(mark))
     }
 }
 

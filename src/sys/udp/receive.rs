@@ -5,6 +5,7 @@ use std::fmt;
 use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
+use std::os::fd::AsRawFd as _;
 
 use quinn_udp::{RecvMeta, UdpSockRef};
 
@@ -110,6 +111,25 @@ impl Socket {
         into.adapt();
         Ok(into.filled)
     }
+
+    /// What the kernel dropped because the receive buffer was full: datagrams, merged ones as one. A number that wraps.
+    #[must_use]
+    pub fn overflows(&self) -> u32 {
+        memory_info(&self.inner).map_or(0, |info| info[MEMINFO_DROPS])
+    }
+}
+
+/// Where SO_MEMINFO has the drops (SK_MEMINFO_DROPS in linux/sock_diag.h), the last of its numbers.
+const MEMINFO_DROPS: usize = 8;
+
+/// SO_MEMINFO: all zeros before Linux 4.12.
+fn memory_info(socket: &socket2::Socket) -> io::Result<[u32; MEMINFO_DROPS + 1]> {
+    let mut info = [0; MEMINFO_DROPS + 1];
+    let mut size = u32::try_from(size_of_val(&info)).map_err(io::Error::other)?;
+    let (pointer, fd) = (info.as_mut_ptr().cast(), socket.as_raw_fd());
+    // SAFETY: `pointer` and `size` describe `info`, which lives through the call as `size` does; the descriptor is open.
+    let answer = unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_MEMINFO, pointer, &raw mut size) };
+    if answer == 0 { Ok(info) } else { Err(io::Error::last_os_error()) }
 }
 
 impl fmt::Debug for Receive {
@@ -120,12 +140,35 @@ impl fmt::Debug for Receive {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+    use std::os::fd::AsFd as _;
+
+    use nix::sys::socket::{setsockopt, sockopt};
+
     use super::*;
+    use crate::sys::udp;
 
     #[test]
     fn an_empty_datagram_still_has_a_stride() {
         let run = received(&RecvMeta::default(), &[0; 8]);
         assert_eq!((run.bytes.len(), run.stride), (0, 1));
+    }
+
+    #[test]
+    fn what_came_to_a_full_socket_is_known() {
+        let group = udp::bind(0, 1, 0).unwrap();
+        let socket = &group.v4[0];
+        setsockopt(&socket.as_fd(), sockopt::RcvBuf, &8192).unwrap();
+        assert_eq!(socket.overflows(), 0);
+        for _ in 0..100 {
+            socket.send(&[7; 1000], 1000, (Ipv4Addr::LOCALHOST, group.port).into(), None, 0).unwrap();
+        }
+        let (mut receive, mut taken) = (Receive::new(), 0);
+        while let Ok(count) = socket.receive(&mut receive) {
+            taken += u32::try_from(count).unwrap();
+        }
+        assert!(taken > 0 && taken < 100, "{taken}");
+        assert_eq!(socket.overflows(), 100 - taken);
     }
 
     #[test]
