@@ -7,6 +7,7 @@ use linkspan::tunnel::key::PresharedKey;
 
 use crate::harness::daemon::{Daemon, write_secret};
 use crate::harness::file::File;
+use crate::harness::paced::Paced;
 use crate::harness::packets::noise;
 use crate::harness::stock::{Peering, Program, Stock, installed};
 use crate::harness::traffic::{none_is_lost, pings_pass, reached, tcp_transfer, udp_echo};
@@ -136,7 +137,8 @@ fn they_initiate(program: Program, over: fn(&Site) -> SocketAddr, preshared: boo
     everything_passes(&net, false);
 }
 
-/// 140 s of pings, and transfers between them: the rekey at 120 s is in it. None may be lost.
+/// 140 s of pings and of streams both ways, slow enough for anybody's buffers: the rekey at 120 s is in it. Nothing may be
+/// lost.
 fn a_rekey_loses_nothing(program: Program) {
     if !installed(&program.path()) {
         return;
@@ -148,13 +150,12 @@ fn a_rekey_loses_nothing(program: Program) {
     let to = net.site(B).lan4().to_string();
     let pinging = net.lan(A).command("ping", &["-n", "-i", "0.05", "-c", "2800", "-w", "200", &to]);
     let pings = std::thread::spawn(move || host::finish(pinging, seconds(300)));
-    let content = noise(8, WHOLE);
-    while !pings.is_finished() {
-        tcp_transfer(net.lan(A), net.lan(B), net.site(B).lan4(), &content, seconds(30));
-        tcp_transfer(net.lan(B), net.lan(A), net.site(A).lan4(), &content, seconds(30));
-        std::thread::sleep(seconds(5));
-    }
+    let streams =
+        [(A, B), (B, A)].map(|(from, to)| Paced::start(net.lan(from), net.lan(to), net.site(to).lan4(), 1, 1000));
     none_is_lost(&pings.join().unwrap(), 2800, "140 s");
+    for stream in streams.map(Paced::finish) {
+        assert!(stream.sent > 100_000 && stream.received == stream.sent, "{stream:?}");
+    }
 }
 
 /// ```text
