@@ -196,13 +196,9 @@ impl Netlink {
     /// When the kernel refuses to say.
     pub async fn reaches(&self, remote: IpAddr, local: IpAddr, interface: u32, mark: u32) -> Result<bool, Error> {
         let question = convert::route_question(remote, Some(local), Some(interface), mark);
-        match self.0.route().get(question).execute().try_next().await.map_err(Error::from) {
-            // IPv6 takes the interface as a wish, and may answer with another.
-            Ok(route) => Ok(route.and_then(|route| convert::interface(&route)).is_none_or(|other| other == interface)),
-            // No route, or one that prohibits.
-            Err(Error::NoRoute | Error::FamilyOff) => Ok(false),
-            Err(error) => Err(error),
-        }
+        let route = self.route(question).await?;
+        // IPv6 takes the interface as a wish, and may answer with another.
+        Ok(route.is_some_and(|route| convert::interface(&route).is_none_or(|other| other == interface)))
     }
 
     /// By which interface packets with this mark go to `remote`, from `local` or wherever the kernel wants; none if there
@@ -212,8 +208,14 @@ impl Netlink {
     /// When the kernel refuses to say.
     pub async fn chosen(&self, remote: IpAddr, local: Option<IpAddr>, mark: u32) -> Result<Option<u32>, Error> {
         let question = convert::route_question(remote, local, None, mark);
+        Ok(self.route(question).await?.and_then(|route| convert::interface(&route)))
+    }
+
+    /// The route that is asked for; none if there is no such, or one that prohibits.
+    async fn route(&self, question: RouteMessage) -> Result<Option<RouteMessage>, Error> {
         match self.0.route().get(question).execute().try_next().await.map_err(Error::from) {
-            Ok(route) => Ok(route.and_then(|route| convert::interface(&route))),
+            Ok(Some(route)) => Ok(Some(route)),
+            Ok(None) => Err(Error::Protocol("no answer to a question for a route".into())),
             Err(Error::NoRoute | Error::FamilyOff) => Ok(None),
             Err(error) => Err(error),
         }

@@ -41,26 +41,29 @@ impl Ways {
         let mut before = mem::take(&mut self.choices);
         for peer in peers {
             peer.avoid(0);
-            let Some(address) = peer.address() else { continue };
+            let view = peer.lane.view(Instant::now());
+            let waits = view.unanswered.is_some_and(|age| age >= PATIENCE);
+            // Many a peer is silent, and has no way that could be wrong.
+            let Some(address) = peer.address().filter(|_| view.session || waits) else { continue };
             let old = before.remove(&peer.id());
             let new = self.choice(address.remote.ip(), tun, mark).await.or(old);
             self.choices.extend(new.map(|choice| (peer.id(), choice)));
             let Some(local) = address.local.filter(|local| local.interface != 0) else { continue };
-            if has_moved(old, new, local.interface) && !self.is_chosen(&address, local, mark).await {
-                debug!(
-                    tunnel = peer.name().as_str(),
-                    interface = local.interface,
-                    "the kernel prefers another interface"
-                );
+            let why = if has_moved(old, new, local.interface) && !self.is_chosen(&address, local, mark).await {
                 peer.avoid(local.interface);
-            } else if self.is_dead_end(&peer, &address, local, mark).await {
-                debug!(
-                    tunnel = peer.name().as_str(),
-                    interface = local.interface,
-                    "no route by this interface any more"
-                );
+                "the kernel prefers another"
+            } else if waits && self.is_dead_end(&address, local, mark).await {
                 peer.forget_local(&address);
-            }
+                "there is no route by it any more"
+            } else {
+                continue;
+            };
+            debug!(
+                tunnel = peer.name().as_str(),
+                interface = local.interface,
+                why,
+                "no longer answered by this interface"
+            );
         }
     }
 
@@ -77,10 +80,9 @@ impl Ways {
 
     /// The route has gone while the interface stayed: the kernel refuses nothing then, but looks for the peer on the link,
     /// in vain.
-    async fn is_dead_end(&self, peer: &Peer, address: &Address, local: Local, mark: u32) -> bool {
-        let waits = peer.lane.view(Instant::now()).unanswered.is_some_and(|age| age >= PATIENCE);
+    async fn is_dead_end(&self, address: &Address, local: Local, mark: u32) -> bool {
         // No answer of the kernel is no reason to leave.
-        waits && self.netlink.reaches(address.remote.ip(), local.addr, local.interface, mark).await == Ok(false)
+        self.netlink.reaches(address.remote.ip(), local.addr, local.interface, mark).await == Ok(false)
     }
 }
 

@@ -10,6 +10,7 @@ use crate::harness::file::File;
 use crate::harness::paced::Paced;
 use crate::harness::packets::noise;
 use crate::harness::stock::{Peering, Program, Stock, installed};
+use crate::harness::stream::{PACED, Stream};
 use crate::harness::traffic::{none_is_lost, pings_pass, reached, tcp_transfer, udp_echo};
 use crate::harness::*;
 
@@ -137,8 +138,8 @@ fn they_initiate(program: Program, over: fn(&Site) -> SocketAddr, preshared: boo
     everything_passes(&net, false);
 }
 
-/// 140 s of pings and of streams both ways, slow enough for anybody's buffers: the rekey at 120 s is in it. Nothing may be
-/// lost.
+/// 140 s of pings, and of TCP and UDP both ways, slow enough for anybody's buffers: the rekey at 120 s is in it. Nothing may
+/// be lost, and every byte of TCP must be right.
 fn a_rekey_loses_nothing(program: Program) {
     if !installed(&program.path()) {
         return;
@@ -150,11 +151,13 @@ fn a_rekey_loses_nothing(program: Program) {
     let to = net.site(B).lan4().to_string();
     let pinging = net.lan(A).command("ping", &["-n", "-i", "0.05", "-c", "2800", "-w", "200", &to]);
     let pings = std::thread::spawn(move || host::finish(pinging, seconds(300)));
-    let streams =
-        [(A, B), (B, A)].map(|(from, to)| Paced::start(net.lan(from), net.lan(to), net.site(to).lan4(), 1, 1000));
+    let ways = [(A, B), (B, A)].map(|(from, to)| (net.lan(from), net.lan(to), net.site(to).lan4()));
+    let datagrams = ways.map(|(from, to, address)| Paced::start(from, to, address, 1, 1000));
+    let connections = ways.map(|(from, to, address)| Stream::start(from, to, address, PACED / 4));
     none_is_lost(&pings.join().unwrap(), 2800, "140 s");
-    for stream in streams.map(Paced::finish) {
-        assert!(stream.sent > 100_000 && stream.received == stream.sent, "{stream:?}");
+    connections.into_iter().for_each(Stream::finish);
+    for outcome in datagrams.map(Paced::finish) {
+        assert!(outcome.sent > 100_000 && outcome.received == outcome.sent, "{outcome:?}");
     }
 }
 

@@ -153,7 +153,7 @@ fn answers_come_from(asked: &str, by_linkspan_wg: bool) {
     gateway.ip("address add 198.18.2.77/24 dev wan\naddress add 2001:db8:2::77/64 dev wan nodad\n");
     let uplink = Capture::start(net.gateway(A), "wan");
     let mut file = net.file(A, &[B]).endpoint(Some(asked));
-    let _b = if by_linkspan_wg {
+    let (b, _stock) = if by_linkspan_wg {
         file.connections[0].inside = None;
         (None, Some(net.stock(Program::LinkspanWg, B, A, &Peering::default())))
     } else {
@@ -161,6 +161,7 @@ fn answers_come_from(asked: &str, by_linkspan_wg: bool) {
     };
     let a = net.start(A, &file);
     a.wait_up();
+    b.iter().for_each(|b| drop(b.wait_up()));
     both_lans_reach_each_other(&net);
     let heard: Vec<_> = uplink.stop().iter().filter_map(capture::Frame::udp).collect();
     let (from_a, from_b): (Vec<_>, Vec<_>) = heard.iter().partition(|udp| udp.to.to_string() == asked);

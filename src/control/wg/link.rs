@@ -73,8 +73,10 @@ impl LinkWatch {
         } else {
             self.netlink.link_named(&name).await?
         };
-        let index = |index| if self.moved { 0 } else { index };
-        Ok(link.map(|link| LinkState::new(index(link.device.index), link.device.up, link.mtu)))
+        Ok(link.map(|link| {
+            let index = if self.moved { 0 } else { link.device.index };
+            LinkState::new(index, link.device.up, link.mtu)
+        }))
     }
 }
 

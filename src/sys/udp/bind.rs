@@ -100,7 +100,7 @@ impl Plan {
         if let Some(error) = self.not_steered {
             warn!(%error, "the kernel refuses to steer datagrams to their workers: slower, all else is the same");
         }
-        if !group.v4.iter().chain(&group.v6).all(|socket| coalesces(&socket.inner)) {
+        if !group.sockets().all(|socket| coalesces(&socket.inner)) {
             warn!("the kernel refuses to merge datagrams (UDP_GRO): slower receiving, all else is the same");
         }
         Ok(group)
@@ -237,7 +237,7 @@ mod tests {
         let group = bind(0, 3, 0).unwrap();
         assert_ne!(group.port, 0);
         assert_eq!((group.v4.len(), group.v6.len()), (3, 3));
-        for socket in group.v4.iter().chain(&group.v6) {
+        for socket in group.sockets() {
             assert_eq!(socket.inner.local_addr().unwrap().as_socket().unwrap().port(), group.port);
         }
         assert!(group.v4.iter().all(|socket| socket.is_ipv4()));
@@ -325,7 +325,7 @@ mod tests {
     #[test]
     fn datagrams_go_without_df_and_without_time_stamps() {
         let group = bind(0, 2, 0).unwrap();
-        for socket in group.v4.iter().chain(&group.v6) {
+        for socket in group.sockets() {
             assert_eq!(option(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER), libc::IP_PMTUDISC_OMIT);
             assert_eq!(option(socket, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS), 0);
             assert_eq!(option(socket, libc::SOL_UDP, libc::UDP_GRO), 1);
@@ -341,7 +341,7 @@ mod tests {
     fn root_gets_the_whole_buffers_and_the_mark() {
         crate::sys::netns::tests::in_own_network(|| {
             let group = bind(0, 1, 77).unwrap();
-            for socket in group.v4.iter().chain(&group.v6) {
+            for socket in group.sockets() {
                 assert_eq!(socket.inner.recv_buffer_size().unwrap(), 2 * RECEIVE_BUFFER);
                 assert_eq!(socket.inner.send_buffer_size().unwrap(), 2 * SEND_BUFFER);
                 assert_eq!(socket.inner.mark().unwrap(), 77);

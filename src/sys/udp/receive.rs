@@ -172,6 +172,23 @@ mod tests {
     }
 
     #[test]
+    fn of_many_single_packets_the_second_call_takes_32_and_all_come_in_order() {
+        let group = udp::bind(0, 1, 0).unwrap();
+        let socket = &group.v4[0];
+        for n in 0..40 {
+            socket.send(&[n; 1000], 1000, (Ipv4Addr::LOCALHOST, group.port).into(), None, 0).unwrap();
+        }
+        let (mut receive, mut order) = (Receive::new(), Vec::new());
+        let calls = [(); 3].map(|()| {
+            let count = socket.receive(&mut receive).unwrap();
+            order.extend(receive.runs().map(|run| run.bytes[0]));
+            (count, receive.has_more())
+        });
+        assert_eq!(calls, [(4, true), (32, true), (4, false)]);
+        assert_eq!(order, (0..40).collect::<Vec<u8>>());
+    }
+
+    #[test]
     fn new_buffers_hold_nothing() {
         assert_eq!(Receive::new().runs().count(), 0);
     }
