@@ -140,10 +140,14 @@ fn a_stranger_may_open_neither_socket() {
     let program = net.directory("bin").join("linkspan");
     copy_program(&program);
     let (program, socket) = (program.to_str().unwrap(), a.socket());
+    // Where strangers may not even look into the folder of wg's sockets, wg finds none and says so.
+    let folder = fs::metadata(socket_of(&file.name).parent().unwrap()).unwrap().permissions().mode();
+    let hidden = folder & 0o001 == 0;
     for words in [[program, "status", "--socket", socket.to_str().unwrap()].as_slice(), &["wg", "show", &file.name]] {
         let refused = as_nobody(words);
         assert!(!refused.status.success());
-        assert!(refused.stderr.to_lowercase().contains("permission denied"), "{words:?}: {refused:?}");
+        let denied = refused.stderr.to_lowercase().contains("permission denied");
+        assert!(denied || (hidden && words.first() == Some(&"wg")), "{words:?}: {refused:?}");
     }
 }
 
