@@ -14,6 +14,7 @@ import time
 from shell import Failed, run, start, stop
 
 PORT = 51820
+SOCKETS = pathlib.Path("/var/run/wireguard")
 PATIENCE = 20  # seconds until a tunnel must carry its first ping
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -60,6 +61,10 @@ class Peer:
             raise argparse.ArgumentTypeError(f"{text}: must be NAME=PATH or NAME=PATH:ARGUMENTS, with the path of a program")
         return cls(name, path, shlex.split(arguments) if colon else None)
 
+    def command(self, interface):
+        """Starts it in the foreground, to be configured by `wg`."""
+        return [self.path, *self.arguments, "-f", interface]
+
     def version(self):
         """What it says about itself, in one line."""
         try:
@@ -80,67 +85,33 @@ class Key:
         self.public = run("wg", "pubkey", stdin=private).strip()
 
 
-class Daemon:
-    """One running daemon, on one gateway."""
+class Process:
+    """A daemon of one interface, running on one machine; its log is in `folder`."""
 
-    def __init__(self, peer, site, interface, key, far, mtu):
-        self.name, self._site, self._interface = peer.name, site, interface
-        self._folder = key.path.parent
-        self._log = open(self._folder / f"{interface}.log", "w")
-        if peer.takes_file:
-            self._process = self._start_with_file(peer, key, far, mtu)
-        else:
-            self._process = self._start_by_wg(peer, key, far)
-        site.tunnel(interface)
+    def __init__(self, machine, interface, folder, command):
+        self.machine, self.interface = machine, interface
+        self._log = open(folder / f"{interface}.log", "w")
+        self._process = start(*machine.inside(*command), output=self._log)
 
-    def _start_with_file(self, peer, key, far, mtu):
-        far_site, far_key = far
-        file = self._folder / f"{self._interface}.toml"
-        networks = ", ".join(f'"{network}"' for network in self._site.far_networks)
-        file.write_text(CONFIGURATION.format(
-            key=key.path, port=PORT, inner=self._site.inner, mtu=mtu, networks=networks,
-            far_key=far_key.public, far_outer=far_site.outer,
-        ))
-        socket = self._folder / f"{self._interface}.sock"
-        state = self._folder / f"{self._interface}.state"
-        state.mkdir()
-        process = self._start(peer.path, "run", *peer.arguments, "--config", file, "--socket", socket,
-                              "--state-dir", state)
-        self._await(process, self._interface_is_there)
-        return process
-
-    def _start_by_wg(self, peer, key, far):
-        far_site, far_key = far
-        process = self._start(peer.path, *peer.arguments, "-f", self._interface)
-        self._await(process, self._answers_wg)
-        self._site.gateway.run(
-            "wg", "set", self._interface, "listen-port", PORT, "private-key", key.path,
-            "peer", far_key.public, "endpoint", f"{far_site.outer}:{PORT}",
-            "allowed-ips", ",".join(self._site.far_networks),
-        )
-        return process
-
-    def _start(self, *command):
-        return start(*self._site.gateway.inside(*command), output=self._log)
-
-    def _await(self, process, ready):
+    def wait(self, ready):
+        """Until it is ready, for a while."""
         deadline = time.monotonic() + PATIENCE
         while not ready():
-            if process.poll() is not None or time.monotonic() > deadline:
-                stop(process)
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self.stop()
                 said = pathlib.Path(self._log.name).read_text().strip()
-                raise Failed(f"{' '.join(map(str, process.args[4:]))} did not start: {said}")
+                raise Failed(f"{' '.join(map(str, self._process.args[4:]))} did not start: {said}")
             time.sleep(0.05)
 
-    def _interface_is_there(self):
-        return self._succeeds("ip", "link", "show", self._interface)
+    def interface_is_there(self):
+        return self._succeeds("ip", "link", "show", self.interface)
 
-    def _answers_wg(self):
-        return self._interface_is_there() and self._succeeds("wg", "show", self._interface)
+    def answers_wg(self):
+        return self.interface_is_there() and self._succeeds("wg", "show", self.interface)
 
     def _succeeds(self, *command):
         try:
-            self._site.gateway.run(*command)
+            self.machine.run(*command)
             return True
         except Failed:
             return False
@@ -149,33 +120,74 @@ class Daemon:
     def pid(self):
         return self._process.pid
 
-    def sent_bytes(self):
-        """Of inner packets, by the counter of the tunnel's interface."""
-        said = self._site.gateway.run("ip", "-s", "-j", "link", "show", self._interface)
-        return json.loads(said)[0]["stats64"]["tx"]["bytes"]
-
-    def last_handshake(self):
-        """When, in seconds of the epoch; 0 before the first."""
-        said = self._site.gateway.run("wg", "show", self._interface, "latest-handshakes")
-        return int(said.split()[1])
-
     def cpu_seconds(self):
         """User and system time of the whole process, dead threads included."""
-        fields = pathlib.Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+        fields = pathlib.Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / TICKS
 
     def memory_mib(self):
         """Resident now, and at its highest."""
-        status = pathlib.Path(f"/proc/{self._process.pid}/status").read_text()
+        status = pathlib.Path(f"/proc/{self.pid}/status").read_text()
         lines = dict(line.split(":", 1) for line in status.splitlines())
         return {name: int(lines[name].split()[0]) / 1024 for name in ("VmRSS", "VmHWM")}
 
     def pin(self, cpus):
-        run("taskset", "-acp", cpus, self._process.pid)
+        run("taskset", "-acp", cpus, self.pid)
 
     def stop(self):
         stop(self._process)
         self._log.close()
+        # Some leave it there.
+        (SOCKETS / f"{self.interface}.sock").unlink(missing_ok=True)
+
+
+class Daemon(Process):
+    """One running daemon, on one gateway, with its tunnel to the far one."""
+
+    def __init__(self, peer, site, interface, key, far, mtu):
+        self.name, self._takes_file = peer.name, peer.takes_file
+        self._site, self._key, self._far = site, key, far
+        command = _with_file(peer, site, interface, key, far, mtu) if peer.takes_file else peer.command(interface)
+        super().__init__(site.gateway, interface, key.path.parent, command)
+
+    def set_up(self):
+        """Waits for it and configures it; apart, so that whoever made it can stop it when this fails."""
+        self.wait(self.interface_is_there if self._takes_file else self.answers_wg)
+        if not self._takes_file:
+            self._tell()
+        self._site.tunnel(self.interface)
+
+    def _tell(self):
+        """What `linkspan` reads in its file."""
+        far_site, far_key = self._far
+        self.machine.run(
+            "wg", "set", self.interface, "listen-port", PORT, "private-key", self._key.path,
+            "peer", far_key.public, "endpoint", f"{far_site.outer}:{PORT}",
+            "allowed-ips", ",".join(self._site.far_networks),
+        )
+
+    def sent_bytes(self):
+        """Of inner packets, by the counter of the tunnel's interface."""
+        said = self.machine.run("ip", "-s", "-j", "link", "show", self.interface)
+        return json.loads(said)[0]["stats64"]["tx"]["bytes"]
+
+    def last_handshake(self):
+        """When, in seconds of the epoch; 0 before the first."""
+        said = self.machine.run("wg", "show", self.interface, "latest-handshakes")
+        return int(said.split()[1])
+
+
+def _with_file(peer, site, interface, key, far, mtu):
+    """Writes the file of `linkspan`; the command that runs it."""
+    (far_site, far_key), folder = far, key.path.parent
+    file, socket, state = (folder / f"{interface}.{end}" for end in ("toml", "sock", "state"))
+    file.write_text(CONFIGURATION.format(
+        key=key.path, port=PORT, inner=site.inner, mtu=mtu,
+        networks=", ".join(f'"{network}"' for network in site.far_networks),
+        far_key=far_key.public, far_outer=far_site.outer,
+    ))
+    state.mkdir()
+    return [peer.path, "run", *peer.arguments, "--config", file, "--socket", socket, "--state-dir", state]
 
 
 class Pair:
@@ -190,6 +202,7 @@ class Pair:
             for peer, site, key, far in zip((peer, far_peer or peer), sites, keys, reversed(list(zip(sites, keys)))):
                 interface = f"ls{os.getpid()}{label}{site.side}"
                 self.daemons.append(Daemon(peer, site, interface, key, far, mtu))
+                self.daemons[-1].set_up()
             network.a.gateway.run("ping", "-qc1", "-w", PATIENCE, network.b.inner, timeout=2 * PATIENCE)
         except BaseException:
             self.stop()

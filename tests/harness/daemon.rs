@@ -13,6 +13,7 @@ use super::file::File;
 use super::host::{Finished, Host, finish};
 use super::net::Net;
 use super::status::Status;
+use super::wg::socket_of;
 use super::{eventually, seconds};
 
 /// The program under test.
@@ -242,6 +243,10 @@ impl Drop for Daemon<'_> {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
             let _ = child.wait();
+            if self.wg {
+                // Killed, it leaves it in the machine's folder.
+                let _ = fs::remove_file(socket_of(self.name()));
+            }
         }
         if std::thread::panicking() {
             eprintln!("--- log of {}\n{}---", self.host.name(), self.log());
