@@ -1,6 +1,7 @@
 //! What an administrator, a provider or a NAT does to the network under a running tunnel. Nothing needs a restart.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::harness::daemon::Daemon;
@@ -221,6 +222,15 @@ fn second_uplink(net: &Net) {
         .ip("link set u1b up\naddress add 198.19.1.254/24 dev u1b\naddress add 2001:db8:91::fe/64 dev u1b nodad\n");
 }
 
+/// Links A, which knows B by `far`, and B, which knows no endpoint, and remembers none of the other family from before: each
+/// has a name, and so a state, of its own.
+fn link_over(net: &Net, far: SocketAddr) -> (Daemon<'_>, Daemon<'_>) {
+    let name = if far.is_ipv4() { "ls4" } else { "ls6" };
+    let [mut a, mut b] = [net.file(A, &[B]).endpoint(Some(far)), net.file(B, &[A]).endpoint(None::<String>)];
+    (a.name, b.name) = (name.to_owned(), name.to_owned());
+    net.link(&a, &b)
+}
+
 /// The dear uplink is left as soon as the cheap one has its route again, although all would still pass there.
 #[test]
 fn a_better_route_is_followed_while_the_old_way_still_works() {
@@ -235,7 +245,7 @@ fn a_better_route_is_followed_while_the_old_way_still_works() {
             |what: &str, way: &str, metric| gateway.ip(&format!("route {what} default via {way} metric {metric}\n"));
         route("del", dear, if far.is_ipv4() { 0 } else { 1024 });
         route("add", dear, 200);
-        let (a, b) = net.link(&net.file(A, &[B]).endpoint(Some(far)), &net.file(B, &[A]).endpoint(None::<String>));
+        let (a, b) = link_over(&net, far);
         pings_pass(net.lan(A), net.site(B).lan4(), &["-c", "2", "-i", "0.1", "-W", "1"]);
         let is_new = |endpoint: &str| ["198.19.1.1:", "[2001:db8:91::1]:"].iter().any(|new| endpoint.starts_with(new));
         let pinging = Pinging::start(net.lan(A), net.site(B).lan4(), 8);
@@ -277,7 +287,7 @@ fn when_the_default_route_moves_to_another_uplink_the_tunnel_follows() {
     for far in [net.site(B).endpoint4(), net.site(B).endpoint6()] {
         gateway
             .ip("route replace default via 198.18.1.254 dev wan\nroute replace default via 2001:db8:1::fe dev wan\n");
-        let (a, b) = net.link(&net.file(A, &[B]).endpoint(Some(far)), &net.file(B, &[A]).endpoint(None::<String>));
+        let (a, b) = link_over(&net, far);
         pings_pass(net.lan(A), net.site(B).lan4(), &["-c", "2", "-i", "0.1", "-W", "1"]);
         gateway.ip("route del default via 2001:db8:1::fe dev wan\nroute replace default via 198.19.1.254 dev wan2\n\
              route add default via 2001:db8:91::fe dev wan2\n");
