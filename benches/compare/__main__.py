@@ -13,8 +13,6 @@ import json
 import os
 import pathlib
 import platform
-import shutil
-import signal
 import sys
 import tempfile
 import time
@@ -22,7 +20,7 @@ import time
 import report
 from figures import FIGURES
 from peers import Pair, Peer
-from shell import Failed, run
+from shell import Failed, require, run
 from topology import MTU, WIRES, Network
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -116,11 +114,7 @@ def noted():
 
 def main():
     chosen = options()
-    if os.geteuid() != 0:
-        sys.exit("needs root, for network namespaces")
-    if missing := [program for program in NEEDED if not shutil.which(program)]:
-        sys.exit(f"install these first: {', '.join(missing)}")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    require(NEEDED)
     peers = [chosen.linkspan, *chosen.peer]
     about = {**machine(), "rounds": chosen.rounds, "seconds": chosen.seconds,
              "versions": {peer.name: peer.version() for peer in peers}, "time": time.strftime("%Y-%m-%d %H:%M")}

@@ -1,6 +1,10 @@
 """Runs other programs. Nothing else in this package starts a process."""
 
+import os
+import shutil
+import signal
 import subprocess
+import sys
 
 SHORT = 20  # seconds that a program may take which only sets something
 
@@ -9,14 +13,25 @@ class Failed(Exception):
     """A program ended with an error."""
 
 
+def require(programs):
+    """Ends with the remedy where rights or programs are missing; an end by SIGTERM cleans up from here on."""
+    if os.geteuid() != 0:
+        sys.exit("needs root, for network namespaces")
+    if missing := [program for program in programs if not shutil.which(program)]:
+        sys.exit(f"install these first: {', '.join(missing)}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+
+
 def run(*command, timeout=SHORT, stdin=None):
     """Runs to the end; its standard output."""
-    done = subprocess.run(
-        [str(word) for word in command], input=stdin, capture_output=True, text=True, timeout=timeout
-    )
+    words = [str(word) for word in command]
+    try:
+        done = subprocess.run(words, input=stdin, capture_output=True, text=True, timeout=timeout)
+    except subprocess.TimeoutExpired:
+        raise Failed(f"{' '.join(words)}: did not end within {timeout} s")
     if done.returncode != 0:
         said = (done.stderr or done.stdout).strip().partition("\n")[0]
-        raise Failed(f"{' '.join(str(word) for word in command)}: {said}")
+        raise Failed(f"{' '.join(words)}: {said}")
     return done.stdout
 
 

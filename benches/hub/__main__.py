@@ -13,9 +13,6 @@ import concurrent.futures
 import contextlib
 import os
 import pathlib
-import shutil
-import signal
-import subprocess
 import sys
 import tempfile
 
@@ -25,7 +22,7 @@ sys.path.insert(0, str(ROOT / "benches/compare"))
 import ratios  # noqa: E402
 from figures import GIB, Path, iperf  # noqa: E402
 from peers import Key, Peer, Process  # noqa: E402
-from shell import Failed, run  # noqa: E402
+from shell import Failed, require, run  # noqa: E402
 from topology import MTU, Machine  # noqa: E402
 
 NEEDED = ("ip", "wg", "iperf3", "ping")
@@ -53,7 +50,7 @@ def options():
         parser.error("linkspan itself cannot be configured by `wg`: name linkspan-wg")
     if not 1 <= chosen.sites <= 64 or chosen.rounds < 1 or chosen.seconds < 1:
         parser.error("1 to 64 sites, at least one round, at least one second")
-    names = [peer.name for peer in programs(chosen)]
+    names = [hub.name for hub, _ in programs(chosen)]
     if len(set(names)) < len(names):
         parser.error("each number of workers once, and each peer with a name of its own")
     return chosen
@@ -67,8 +64,10 @@ def numbers(text):
 
 
 def programs(chosen):
-    """What is measured at the hub."""
-    return [Peer(f"{n} workers", str(chosen.linkspan), ["-t", str(n)]) for n in chosen.workers] + chosen.peer
+    """What is measured at the hub, and what runs at its sites."""
+    linkspan = [Peer(f"{n} workers", str(chosen.linkspan), ["-t", str(n)]) for n in chosen.workers]
+    site = Peer("site", str(chosen.linkspan), ["-t", "1"])
+    return [(hub, site) for hub in linkspan] + [(peer, peer) for peer in chosen.peer]
 
 
 class Node(Process):
@@ -93,9 +92,8 @@ class Node(Process):
 class Hub:
     """A gateway, its sites, and a tunnel to each."""
 
-    def __init__(self, stack, label, program, sites):
+    def __init__(self, stack, label, program, site_program, sites):
         folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="linkspan-hub-")))
-        site_program = Peer("site", program.path, ["-t", "1"]) if program.name.endswith(" workers") else program
 
         def node(program, number):
             machine = Machine(f"lshub-{os.getpid()}-{label}-{number}")
@@ -140,7 +138,7 @@ def inner(number):
 def measure(chosen):
     """(name, direction) -> one result a round, None where it failed."""
     with contextlib.ExitStack() as stack:
-        hubs = {each.name: Hub(stack, label, each, chosen.sites) for label, each in enumerate(programs(chosen))}
+        hubs = {hub.name: Hub(stack, label, hub, site, chosen.sites) for label, (hub, site) in enumerate(programs(chosen))}
         found = {(name, direction): [] for name in hubs for direction in DIRECTIONS}
         for turn in range(chosen.rounds):
             # Nobody is always first.
@@ -154,7 +152,7 @@ def measure(chosen):
 def attempt(name, hub, seconds, iperf_options):
     try:
         return hub.carry(seconds, *iperf_options)
-    except (Failed, OSError, ValueError, KeyError, subprocess.TimeoutExpired) as error:
+    except (Failed, OSError, ValueError, KeyError) as error:
         print(f"{name}: failed: {error}", file=sys.stderr)
         return None
 
@@ -171,11 +169,7 @@ def report(found):
 
 def main():
     chosen = options()
-    if os.geteuid() != 0:
-        sys.exit("needs root, for network namespaces")
-    if missing := [program for program in NEEDED if not shutil.which(program)]:
-        sys.exit(f"install these first: {', '.join(missing)}")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    require(NEEDED)
     print(f"{chosen.sites} sites, {os.cpu_count()} cores, {run('uname', '-r').strip()}", flush=True)
     try:
         report(measure(chosen))

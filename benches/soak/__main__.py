@@ -15,7 +15,6 @@ import contextlib
 import json
 import os
 import pathlib
-import shutil
 import signal
 import statistics
 import sys
@@ -27,7 +26,7 @@ sys.path.insert(0, str(ROOT / "benches/compare"))
 
 from figures import PORT, Path  # noqa: E402
 from peers import Pair, Peer  # noqa: E402
-from shell import Failed, run, start, stop  # noqa: E402
+from shell import Failed, require, run, start, stop  # noqa: E402
 from topology import MTU, WIRES, Network  # noqa: E402
 
 NEEDED = ("ip", "wg", "iperf3", "ping", "ethtool")
@@ -147,12 +146,7 @@ def report(pair, seconds, intervals, memories, traced, handshakes):
 
 def main():
     chosen = options()
-    if os.geteuid() != 0:
-        sys.exit("needs root, for network namespaces")
-    needed = (*NEEDED, "strace") if chosen.strace else NEEDED
-    if missing := [program for program in needed if not shutil.which(program)]:
-        sys.exit(f"install these first: {', '.join(missing)}")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    require((*NEEDED, "strace") if chosen.strace else NEEDED)
     linkspan = Peer("linkspan", str(chosen.linkspan))
     try:
         with contextlib.ExitStack() as stack:
