@@ -19,7 +19,7 @@ use nix::unistd::Pid;
 use crate::harness::daemon::Daemon;
 use crate::harness::host::at;
 use crate::harness::packets::noise;
-use crate::harness::traffic::{Pings, ping, udp_echo};
+use crate::harness::traffic::{Pings, ping, reached, udp_echo};
 use crate::harness::*;
 
 /// Calls a second of one thread that waits between its attempts, traffic included; one that spins makes 10,000s.
@@ -57,7 +57,7 @@ impl<'n> Linked<'n> {
         let tracer = command.stderr(fs::File::create(&says).unwrap()).spawn().expect("strace runs");
         // It says so once it has interrupted the thread: whatever that calls from then on is traced.
         let is_traced = || fs::read_to_string(&says).unwrap().contains(" attached");
-        eventually(seconds(10), "strace is attached", || is_traced().then_some(()));
+        eventually(seconds(30), "strace is attached", || is_traced().then_some(()));
         Fault { tracer, trace, since: Instant::now() }
     }
 
@@ -127,7 +127,7 @@ impl Fault {
     /// Waits until it has happened.
     fn happened(&self) {
         let injected = || fs::read_to_string(&self.trace).is_ok_and(|trace| trace.contains("(INJECTED)"));
-        eventually(seconds(10), "the fault happens", || injected().then_some(()));
+        eventually(seconds(30), "the fault happens", || injected().then_some(()));
     }
 
     /// Ends it. The thread made far fewer calls than one that spins.
@@ -337,6 +337,8 @@ fn a_handshake_that_cannot_be_sent_is_told_once_a_minute_and_tried_again() {
     fault.happened();
     fault.over();
     linked.b.wait_up();
+    // A leaves the session of before only when it hears B in the new one.
+    reached(net.lan(A), net.site(B).lan4(), seconds(10));
     linked.is_well();
     linked.complained("look at the uplink");
 }
