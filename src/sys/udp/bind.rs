@@ -15,11 +15,9 @@ use tracing::warn;
 use super::super::minute::Minute;
 use super::super::remedy::remedy;
 use super::refusals::Refusals;
+use super::room::{self, Room};
 use super::{Group, Socket, set_option, steering};
 
-/// Bytes of a socket's receive buffer (the kernel counts twice as many): 4 ms at 5 Gbit/s, while its worker is scheduled
-/// out. A larger one drops less under a hundred TCP streams, and is a longer queue, in which a ping waits.
-const RECEIVE_BUFFER: usize = 5 << 19;
 /// Bytes of a socket's send buffer: some 16 full batches, which the device takes in its own time.
 const SEND_BUFFER: usize = 1 << 20;
 /// The steering names a worker with one byte.
@@ -133,7 +131,8 @@ impl Plan {
         let socket = new(domain, join).map_err(|error| self.failed("open", error))?;
         let state = UdpSocketState::new(UdpSockRef::from(&socket)).map_err(|error| self.failed("options", error))?;
         undo(&socket, domain).map_err(|error| self.failed("options", error))?;
-        enlarge(&socket);
+        room::start(&socket);
+        enlarge_send_buffer(&socket);
         if self.mark != 0 {
             socket.set_mark(self.mark).map_err(|error| self.not_marked(error))?;
         }
@@ -145,7 +144,15 @@ impl Plan {
     fn finish(&self, inner: socket2::Socket, state: UdpSocketState, domain: Domain) -> Arc<Socket> {
         let (refusals, refused) = (Mutex::new(Refusals::default()), AtomicBool::new(false));
         let refusal_logged = self.refusal_logged.clone();
-        Arc::new(Socket { inner, state, ipv4: domain == Domain::IPV4, refusals, refused, refusal_logged })
+        Arc::new(Socket {
+            inner,
+            state,
+            ipv4: domain == Domain::IPV4,
+            room: Room::default(),
+            refusals,
+            refused,
+            refusal_logged,
+        })
     }
 
     fn not_bound(&self, source: io::Error) -> BindError {
@@ -203,11 +210,8 @@ fn coalesces(socket: &socket2::Socket) -> bool {
     getsockopt(socket, sockopt::UdpGroSegment).unwrap_or(true)
 }
 
-/// Beyond the system's limit where permitted, else up to it. Smaller buffers still work, so no failure counts.
-fn enlarge(socket: &socket2::Socket) {
-    if setsockopt(socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
-        let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
-    }
+/// Beyond the system's limit where permitted, else up to it. A smaller buffer still works, so no failure counts.
+fn enlarge_send_buffer(socket: &socket2::Socket) {
     if setsockopt(socket, sockopt::SndBufForce, &SEND_BUFFER).is_err() {
         let _ = socket.set_send_buffer_size(SEND_BUFFER);
     }
@@ -342,7 +346,7 @@ mod tests {
         crate::sys::netns::tests::in_own_network(|| {
             let group = bind(0, 1, 77).unwrap();
             for socket in group.sockets() {
-                assert_eq!(socket.inner.recv_buffer_size().unwrap(), 2 * RECEIVE_BUFFER);
+                assert_eq!(socket.inner.recv_buffer_size().unwrap(), 2 * room::FOR_SINGLES);
                 assert_eq!(socket.inner.send_buffer_size().unwrap(), 2 * SEND_BUFFER);
                 assert_eq!(socket.inner.mark().unwrap(), 77);
             }

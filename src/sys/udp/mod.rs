@@ -8,6 +8,7 @@ mod bind;
 mod control;
 mod receive;
 mod refusals;
+mod room;
 mod send;
 mod steering;
 
@@ -26,6 +27,7 @@ pub use send::{MAX_BYTES, MAX_SEGMENTS, SendError, SendOk, Unsent};
 
 use super::minute::Minute;
 use refusals::Refusals;
+use room::Room;
 
 /// The address and the index of the interface a datagram came to, or goes from; index 0 leaves the interface open.
 pub type Local = (IpAddr, u32);
@@ -47,6 +49,7 @@ pub struct Socket {
     inner: socket2::Socket,
     state: UdpSocketState,
     ipv4: bool,
+    room: Room,
     refusals: Mutex<Refusals>,
     /// Whether `refusals` holds any, so that the usual send takes no lock and reads no clock.
     refused: AtomicBool,

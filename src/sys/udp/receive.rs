@@ -9,6 +9,7 @@ use std::os::fd::AsRawFd as _;
 
 use quinn_udp::{RecvMeta, UdpSockRef};
 
+use super::room::Shape;
 use super::{Local, Socket};
 
 /// Bytes of one buffer: the largest run the kernel hands over.
@@ -20,6 +21,8 @@ const MANY: usize = 32;
 /// Bytes of a whole packet that comes by itself: 32 of them are one long run. What is shorter are acknowledgements and
 /// the like, which gain nothing by being gathered.
 const SINGLE: RangeInclusive<usize> = 512..=BUFFER / MANY;
+/// Bytes that a run has at least, on average, where the kernel merges.
+const LONG: usize = 8192;
 
 /// The buffers to receive into, 64 KiB each. Allocated once, then used again and again.
 pub struct Receive {
@@ -64,12 +67,19 @@ impl Receive {
         self.more
     }
 
-    /// Notes what a call has brought.
-    fn adapt(&mut self) {
+    /// Notes what a call has brought, and tells its shape.
+    fn adapt(&mut self) -> Shape {
         let bytes: usize = self.meta.iter().take(self.filled).map(|meta| meta.len).sum();
-        let single = SINGLE.contains(&(bytes / self.filled.max(1)));
+        let average = bytes / self.filled.max(1);
+        let single = SINGLE.contains(&average);
         self.more = single && self.filled == self.offered;
-        self.offered = if single && (self.more || self.filled > FEW) { MANY } else { FEW };
+        let singles = single && (self.more || self.filled > FEW);
+        self.offered = if singles { MANY } else { FEW };
+        match average {
+            _ if singles => Shape::Singles,
+            LONG.. => Shape::Runs,
+            _ => Shape::Little,
+        }
     }
 
     /// What the last [`Socket::receive`] brought, in order.
@@ -108,7 +118,7 @@ impl Socket {
         let mut slices: [IoSliceMut<'_>; MANY] = array::from_fn(|_| IoSliceMut::new(chunks.next().unwrap_or_default()));
         let slices = slices.split_at_mut(into.offered).0;
         into.filled = self.state.recv(UdpSockRef::from(&self.inner), slices, &mut into.meta)?;
-        into.adapt();
+        self.room.fit(&self.inner, into.adapt());
         Ok(into.filled)
     }
 
@@ -195,23 +205,24 @@ mod tests {
 
     #[test]
     fn many_buffers_are_offered_for_as_long_as_many_packets_come_by_themselves() {
+        use Shape::{Little, Runs, Singles};
         let mut receive = Receive::new();
         let mut after = |runs: &[usize]| {
             receive.filled = runs.len();
             receive.meta.iter_mut().zip(runs).for_each(|(meta, len)| meta.len = *len);
-            receive.adapt();
-            (receive.offered, receive.has_more())
+            let shape = receive.adapt();
+            (shape, receive.offered, receive.has_more())
         };
-        assert_eq!(after(&[1452; 3]), (4, false));
-        assert_eq!(after(&[1452; 4]), (32, true));
-        assert_eq!(after(&[1452; 32]), (32, true));
-        assert_eq!(after(&[96; 32]), (4, false));
-        assert_eq!(after(&[96; 4]), (4, false));
-        assert_eq!(after(&[1452; 4]), (32, true));
-        assert_eq!(after(&[1452; 20]), (32, false));
-        assert_eq!(after(&[1452; 4]), (4, false));
-        assert_eq!(after(&[60_000; 4]), (4, false));
-        assert_eq!(after(&[1452; 4]), (32, true));
-        assert_eq!(after(&[60_000; 32]), (4, false));
+        assert_eq!(after(&[1452; 3]), (Little, 4, false));
+        assert_eq!(after(&[1452; 4]), (Singles, 32, true));
+        assert_eq!(after(&[1452; 32]), (Singles, 32, true));
+        assert_eq!(after(&[96; 32]), (Little, 4, false));
+        assert_eq!(after(&[96; 4]), (Little, 4, false));
+        assert_eq!(after(&[1452; 4]), (Singles, 32, true));
+        assert_eq!(after(&[1452; 20]), (Singles, 32, false));
+        assert_eq!(after(&[1452; 4]), (Little, 4, false));
+        assert_eq!(after(&[60_000; 4]), (Runs, 4, false));
+        assert_eq!(after(&[1452; 4]), (Singles, 32, true));
+        assert_eq!(after(&[60_000; 32]), (Runs, 4, false));
     }
 }
