@@ -21,7 +21,7 @@ const MANY: usize = 32;
 /// Bytes of a whole packet that comes by itself: 32 of them are one long run. What is shorter are acknowledgements and
 /// the like, which gain nothing by being gathered.
 const SINGLE: RangeInclusive<usize> = 512..=BUFFER / MANY;
-/// Bytes that a run has at least, on average, where the kernel merges.
+/// Bytes on average from which merged runs are long.
 const LONG: usize = 8192;
 
 /// The buffers to receive into, 64 KiB each. Allocated once, then used again and again.
@@ -69,16 +69,18 @@ impl Receive {
 
     /// Notes what a call has brought, and tells its shape.
     fn adapt(&mut self) -> Shape {
-        let bytes: usize = self.meta.iter().take(self.filled).map(|meta| meta.len).sum();
-        let average = bytes / self.filled.max(1);
+        let runs = self.meta.iter().take(self.filled);
+        let merged = runs.clone().any(|meta| meta.len > meta.stride);
+        let average = runs.map(|meta| meta.len).sum::<usize>() / self.filled.max(1);
         let single = SINGLE.contains(&average);
         self.more = single && self.filled == self.offered;
-        let singles = single && (self.more || self.filled > FEW);
-        self.offered = if singles { MANY } else { FEW };
-        match average {
-            _ if singles => Shape::Singles,
-            LONG.. => Shape::Runs,
-            _ => Shape::Little,
+        self.offered = if single && (self.more || self.filled > FEW) { MANY } else { FEW };
+        if merged && average >= LONG {
+            Shape::Runs
+        } else if !merged && average >= *SINGLE.start() && self.filled >= FEW {
+            Shape::Singles
+        } else {
+            Shape::Little
         }
     }
 
@@ -205,24 +207,40 @@ mod tests {
 
     #[test]
     fn many_buffers_are_offered_for_as_long_as_many_packets_come_by_themselves() {
-        use Shape::{Little, Runs, Singles};
         let mut receive = Receive::new();
         let mut after = |runs: &[usize]| {
             receive.filled = runs.len();
             receive.meta.iter_mut().zip(runs).for_each(|(meta, len)| meta.len = *len);
-            let shape = receive.adapt();
-            (shape, receive.offered, receive.has_more())
+            receive.adapt();
+            (receive.offered, receive.has_more())
         };
-        assert_eq!(after(&[1452; 3]), (Little, 4, false));
-        assert_eq!(after(&[1452; 4]), (Singles, 32, true));
-        assert_eq!(after(&[1452; 32]), (Singles, 32, true));
-        assert_eq!(after(&[96; 32]), (Little, 4, false));
-        assert_eq!(after(&[96; 4]), (Little, 4, false));
-        assert_eq!(after(&[1452; 4]), (Singles, 32, true));
-        assert_eq!(after(&[1452; 20]), (Singles, 32, false));
-        assert_eq!(after(&[1452; 4]), (Little, 4, false));
-        assert_eq!(after(&[60_000; 4]), (Runs, 4, false));
-        assert_eq!(after(&[1452; 4]), (Singles, 32, true));
-        assert_eq!(after(&[60_000; 32]), (Runs, 4, false));
+        assert_eq!(after(&[1452; 3]), (4, false));
+        assert_eq!(after(&[1452; 4]), (32, true));
+        assert_eq!(after(&[1452; 32]), (32, true));
+        assert_eq!(after(&[96; 32]), (4, false));
+        assert_eq!(after(&[96; 4]), (4, false));
+        assert_eq!(after(&[1452; 4]), (32, true));
+        assert_eq!(after(&[1452; 20]), (32, false));
+        assert_eq!(after(&[1452; 4]), (4, false));
+        assert_eq!(after(&[60_000; 4]), (4, false));
+        assert_eq!(after(&[1452; 4]), (32, true));
+        assert_eq!(after(&[60_000; 32]), (4, false));
+    }
+
+    #[test]
+    fn the_shape_tells_merged_runs_from_packets_of_whatever_size() {
+        let shape = |count: usize, len: usize, stride: usize| {
+            let mut receive = Receive { filled: count, ..Receive::new() };
+            receive.meta.iter_mut().for_each(|meta| (meta.len, meta.stride) = (len, stride));
+            receive.adapt()
+        };
+        assert_eq!(shape(1, 60_000, 1452), Shape::Runs);
+        assert_eq!(shape(4, 60_000, 8952), Shape::Runs);
+        for size in [1452, 4000, 8952, 65_000] {
+            assert_eq!(shape(4, size, size), Shape::Singles, "{size}");
+            assert_eq!(shape(1, size, size), Shape::Little, "{size}");
+        }
+        // Acknowledgements, alone and merged, and a call that brought nothing.
+        assert_eq!([shape(32, 96, 96), shape(4, 960, 96), shape(0, 0, 0)], [Shape::Little; 3]);
     }
 }
