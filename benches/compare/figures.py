@@ -13,6 +13,8 @@ from shell import Failed, run, start, stop
 GIB = 1 << 30
 ALL_CPUS = f"0-{os.cpu_count() - 1}"
 PORT = 5201
+# Seconds that ping waits for an answer.
+PING_WAIT = 1
 
 
 class Path:
@@ -177,15 +179,22 @@ def lan_udp_1300(pair, seconds):
 def ping(path, seconds):
     """A ping each 10 ms."""
     count = max(10, int(seconds * 100))
-    command = path.near_command("ping", "-n", "-i", "0.01", "-c", str(count), "-W", "1", path.address)
+    command = path.near_command("ping", "-n", "-i", "0.01", "-c", str(count), "-W", str(PING_WAIT), path.address)
     said = run(*command, timeout=seconds + 30)
-    times = [float(ms) for ms in re.findall(r"time=([\d.]+) ms", said)]
+    return round_trips([float(ms) for ms in re.findall(r"time=([\d.]+) ms", said)], count)
+
+
+def round_trips(times, sent):
+    """Of the milliseconds of pings that were answered. Among the slowest, a lost one is as slow as was waited for it."""
+    if not times:
+        raise Failed(f"none of {sent} pings was answered")
+    lost = sent - len(times)
     return {
         "median ms": statistics.median(times),
         "mean ms": statistics.fmean(times),
-        "p99 ms": sorted(times)[int(len(times) * 0.99)],
-        "sent": count,
-        "lost": count - len(times),
+        "p99 ms": (sorted(times) + lost * [PING_WAIT * 1000])[int(sent * 0.99)],
+        "sent": sent,
+        "lost": lost,
     }
 
 

@@ -10,6 +10,7 @@ from unittest import mock
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
+import figures
 import musts
 import ratios
 import report
@@ -162,6 +163,20 @@ class Soak(unittest.TestCase):
             holds = self.soak["report"](mock.Mock(daemons=[]), seconds, intervals, [], [], handshakes)
         self.said = said.getvalue()
         return holds
+
+
+class RoundTrips(unittest.TestCase):
+    def test_a_lost_ping_is_among_the_slowest(self):
+        times = [float(ms) for ms in range(1, 201)]
+        whole = {"median ms": 100.5, "mean ms": 100.5, "p99 ms": 199.0, "sent": 200, "lost": 0}
+        self.assertEqual(figures.round_trips(times[::-1], 200), whole)
+        self.assertEqual(figures.round_trips(times[:199], 200)["p99 ms"], 199.0)
+        self.assertEqual(figures.round_trips(times[:198], 200)["p99 ms"], 1000)
+        self.assertEqual(figures.round_trips(times[:198], 200)["median ms"], 99.5)
+
+    def test_pings_of_which_none_is_answered_are_a_failed_round(self):
+        with self.assertRaisesRegex(figures.Failed, "none of 200 pings"):
+            figures.round_trips([], 200)
 
 
 if __name__ == "__main__":
