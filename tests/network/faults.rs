@@ -57,7 +57,7 @@ impl<'n> Linked<'n> {
         let tracer = command.stderr(fs::File::create(&says).unwrap()).spawn().expect("strace runs");
         // It says so once it has interrupted the thread: whatever that calls from then on is traced.
         let is_traced = || fs::read_to_string(&says).unwrap().contains(" attached");
-        eventually(seconds(30), "strace is attached", || is_traced().then_some(()));
+        eventually(seconds(10), "strace is attached", || is_traced().then_some(()));
         Fault { tracer, trace, since: Instant::now() }
     }
 
@@ -127,7 +127,7 @@ impl Fault {
     /// Waits until it has happened.
     fn happened(&self) {
         let injected = || fs::read_to_string(&self.trace).is_ok_and(|trace| trace.contains("(INJECTED)"));
-        eventually(seconds(30), "the fault happens", || injected().then_some(()));
+        eventually(seconds(10), "the fault happens", || injected().then_some(()));
     }
 
     /// Ends it. The thread made far fewer calls than one that spins.
@@ -334,6 +334,8 @@ fn a_handshake_that_cannot_be_sent_is_told_once_a_minute_and_tried_again() {
     linked.b.kill();
     let fault = linked.fail("handshakes", "sendmsg:error=ENETUNREACH");
     linked.b.start();
+    // It writes to a disk, which may be busy, before it calls.
+    linked.b.state();
     fault.happened();
     fault.over();
     linked.b.wait_up();
